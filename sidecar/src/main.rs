@@ -1,0 +1,2 @@
+//! Part of ProcessHub for Kubernetes.
+fn main() {}
