@@ -1,0 +1,438 @@
+//! Bodies of the contract's requests and answers.
+//!
+//! A body that serde accepted is well-formed; its `check` says whether it is also within the contract's bounds. Both
+//! sides call it on everything they receive.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{CONTRACT_VERSION, MAX_INTEGER, MAX_PARTS, MAX_TEXT, MAX_VERSIONS, Name, PartName};
+use crate::id::{Epoch, Seq};
+
+/// A body that breaks a bound of the contract, by the field that does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The worker speaks another version of the contract.
+    #[error("`contract` is {0}, this side speaks version {CONTRACT_VERSION}: use a matching SDK or sidecar")]
+    Version(u32),
+    /// An integer above [`MAX_INTEGER`].
+    #[error("`{0}` is above 2^53 - 1, which JSON readers do not keep exactly: send a smaller integer")]
+    Integer(&'static str),
+    /// A text above [`MAX_TEXT`] bytes.
+    #[error("`{0}` is longer than {MAX_TEXT} bytes: shorten it")]
+    Text(&'static str),
+    /// A text that must say something and is empty.
+    #[error("`{0}` is empty: set it")]
+    Empty(&'static str),
+    /// More list entries than allowed.
+    #[error("`{field}` has more than {max} entries: send fewer")]
+    List {
+        /// The list.
+        field: &'static str,
+        /// Most entries that it may have.
+        max: usize,
+    },
+    /// Two parts of one name.
+    #[error("`parts` names `{0}` twice: give each part a name of its own")]
+    Duplicate(PartName),
+}
+
+/// What a worker is doing. It starts in [`WorkerState::Standby`], also after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum WorkerState {
+    /// Takes a state, serves no client, does nothing of its own accord.
+    Standby,
+    /// Serves clients.
+    Active,
+    /// Its state cannot change; it can be captured.
+    Suspended,
+}
+
+impl WorkerState {
+    /// The state as it is written on the wire, for headers and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standby => "Standby",
+            Self::Active => "Active",
+            Self::Suspended => "Suspended",
+        }
+    }
+}
+
+/// In which states a worker can be captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CaptureMode {
+    /// While it serves, and while suspended.
+    Live,
+    /// Only while suspended.
+    Suspended,
+}
+
+/// Why a worker is suspended, is given a state, or is activated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Reason {
+    /// The process starts.
+    Start,
+    /// It moves to another node.
+    Handover,
+    /// It comes back after a crash.
+    Crash,
+    /// Its code changes.
+    CodeChange,
+    /// It moves to another hub.
+    Transfer,
+    /// A code change is taken back.
+    Rollback,
+    /// Two incarnations of a divided cluster meet.
+    Merge,
+}
+
+/// What a capture is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CapturePurpose {
+    /// The state leaves for another incarnation.
+    Handover,
+    /// The keeper stores it against a crash.
+    Checkpoint,
+}
+
+/// Whether the code that takes a state is newer or older than the code that gave it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Direction {
+    /// Newer or the same.
+    #[default]
+    Up,
+    /// Older: the state goes back (`{down, vsn}`).
+    Down,
+}
+
+/// Answer of `GET /v1/info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// Version of the contract: 1.
+    pub contract: u32,
+    /// Random per start of the worker. Another one means that the worker restarted and knows nothing any more.
+    pub instance: String,
+    /// The worker's code version; may be empty.
+    #[serde(default)]
+    pub vsn: String,
+    /// What it does now.
+    pub state: WorkerState,
+    /// Highest epoch that it has seen; 0 after a start.
+    pub epoch: Epoch,
+    /// Number of the last change of its state. Zero where the worker does not count.
+    #[serde(default)]
+    pub seq: Seq,
+    /// When it can be captured.
+    pub capture: CaptureMode,
+    /// Versions whose deltas it takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delta_from: Vec<String>,
+    /// Versions whose states it takes, beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepts_from: Vec<String>,
+    /// Its load, in a unit of its choice that is the same for all workers of a hub.
+    #[serde(default)]
+    pub load: u64,
+    /// Whether it wants to be asked before it is moved.
+    #[serde(default)]
+    pub consent: bool,
+}
+
+/// Body of `POST /v1/suspend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SuspendRequest {
+    /// A new epoch.
+    pub epoch: Epoch,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Body of `POST /v1/resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResumeRequest {
+    /// A new epoch.
+    pub epoch: Epoch,
+}
+
+/// Body of `POST /v1/capture`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureRequest {
+    /// The epoch of the suspend, or for a live capture the owner's.
+    pub epoch: Epoch,
+    /// What for.
+    pub purpose: CapturePurpose,
+    /// Only the changes after this `seq` are wanted. A worker without deltas answers with the whole state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Seq>,
+    /// Answer 204 if the state's `seq` is still this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unless_seq: Option<Seq>,
+}
+
+/// One part in a [`CaptureAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CapturePart {
+    /// Its name.
+    pub name: PartName,
+    /// Its length, if the worker knows it beforehand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// Answer of `POST /v1/capture`: one point in time over all parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CaptureAnswer {
+    /// Name of the capture; its parts stay readable until it is deleted or the worker is resumed.
+    pub capture: Name,
+    /// The state's number at that point.
+    pub seq: Seq,
+    /// Version of the code that wrote it.
+    #[serde(default)]
+    pub vsn: String,
+    /// Present if the parts are a delta on exactly this `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Seq>,
+    /// The parts, at most [`MAX_PARTS`], each name once. None at all is an empty state, and still a state.
+    pub parts: Vec<CapturePart>,
+}
+
+/// Name and length of one part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PartSize {
+    /// Its name.
+    pub name: PartName,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Answer of `DELETE /v1/capture/{id}`: what the worker gave out. The caller compares it with what it received, which
+/// catches an export that was cut short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CaptureSummary {
+    /// Each part of the capture with its length.
+    pub parts: Vec<PartSize>,
+}
+
+/// Body of `POST /v1/import/{id}/apply`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyRequest {
+    /// The epoch at which the worker will be activated.
+    pub epoch: Epoch,
+    /// Why it gets a state.
+    pub reason: Reason,
+    /// Version of the code that wrote the state.
+    #[serde(default)]
+    pub vsn: String,
+    /// Whether the worker's code is newer or older than that.
+    #[serde(default)]
+    pub direction: Direction,
+    /// What the hub's upgrade passes to the code change; null otherwise.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object, nullable))]
+    pub extra: Value,
+    /// The state's number.
+    pub seq: Seq,
+    /// Present if the parts are a delta on exactly this `seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Seq>,
+    /// Every part with its length: what was uploaded must be exactly this.
+    pub parts: Vec<PartSize>,
+    /// Say whether it could be accepted, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a worker is told about its process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProcessInfo {
+    /// `spec.config` of the process.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object, nullable))]
+    pub config: Value,
+    /// Labels of the process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Body of `POST /v1/activate`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ActivateRequest {
+    /// A new epoch, or the one of the applied state.
+    pub epoch: Epoch,
+    /// Why.
+    pub reason: Reason,
+    /// True: begin with an initial state. False: begin with the state that was applied. A worker refuses the one that
+    /// does not fit what happened ([`super::ErrorCode::InitialMismatch`]), so that an empty state never passes for the
+    /// process's.
+    pub initial: bool,
+    /// The process.
+    #[serde(default)]
+    pub process: ProcessInfo,
+    /// First number of a change that may be missing after a crash; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_miss: Option<Seq>,
+}
+
+fn integer(field: &'static str, value: u64) -> Result<(), Violation> {
+    if value <= MAX_INTEGER { Ok(()) } else { Err(Violation::Integer(field)) }
+}
+
+fn optional(field: &'static str, value: Option<u64>) -> Result<(), Violation> {
+    value.map_or(Ok(()), |value| integer(field, value))
+}
+
+fn text(field: &'static str, value: &str) -> Result<(), Violation> {
+    if value.len() <= MAX_TEXT { Ok(()) } else { Err(Violation::Text(field)) }
+}
+
+fn versions(field: &'static str, list: &[String]) -> Result<(), Violation> {
+    if list.len() > MAX_VERSIONS {
+        return Err(Violation::List { field, max: MAX_VERSIONS });
+    }
+    list.iter().try_for_each(|vsn| text(field, vsn))
+}
+
+fn parts<'a>(names: impl ExactSizeIterator<Item = &'a PartName>) -> Result<(), Violation> {
+    if names.len() > MAX_PARTS {
+        return Err(Violation::List { field: "parts", max: MAX_PARTS });
+    }
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Violation::Duplicate(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+impl Info {
+    /// Whether this is version 1 and within its bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        if self.contract != CONTRACT_VERSION {
+            return Err(Violation::Version(self.contract));
+        }
+        if self.instance.is_empty() {
+            return Err(Violation::Empty("instance"));
+        }
+        text("instance", &self.instance)?;
+        text("vsn", &self.vsn)?;
+        integer("epoch", self.epoch.0)?;
+        integer("seq", self.seq)?;
+        integer("load", self.load)?;
+        versions("deltaFrom", &self.delta_from)?;
+        versions("acceptsFrom", &self.accepts_from)
+    }
+}
+
+impl SuspendRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)
+    }
+}
+
+impl ResumeRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)
+    }
+}
+
+impl CaptureRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)?;
+        optional("since", self.since)?;
+        optional("unlessSeq", self.unless_seq)
+    }
+}
+
+impl CaptureAnswer {
+    /// Whether it is within bounds and names no part twice.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("seq", self.seq)?;
+        text("vsn", &self.vsn)?;
+        optional("since", self.since)?;
+        parts(self.parts.iter().map(|part| &part.name))?;
+        self.parts.iter().try_for_each(|part| optional("parts.bytes", part.bytes))
+    }
+}
+
+impl CaptureSummary {
+    /// Whether it is within bounds and names no part twice.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        parts(self.parts.iter().map(|part| &part.name))?;
+        self.parts.iter().try_for_each(|part| integer("parts.bytes", part.bytes))
+    }
+}
+
+impl ApplyRequest {
+    /// Whether it is within bounds and names no part twice.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)?;
+        text("vsn", &self.vsn)?;
+        integer("seq", self.seq)?;
+        optional("since", self.since)?;
+        parts(self.parts.iter().map(|part| &part.name))?;
+        self.parts.iter().try_for_each(|part| integer("parts.bytes", part.bytes))
+    }
+}
+
+impl ActivateRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)?;
+        optional("mayMiss", self.may_miss)
+    }
+}
+
+#[cfg(test)]
+mod tests;
