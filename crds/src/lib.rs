@@ -1,1 +1,35 @@
-//! Part of ProcessHub for Kubernetes.
+//! The resources of ProcessHub for Kubernetes: group `processhub.io`, version `v1alpha1`.
+//!
+//! * [`ProcessHub`]: what runs, where it may run and how it moves.
+//! * [`HubProcess`]: one named process of a hub. Its status is the single linearization point of ownership.
+//! * [`vocabulary`]: every condition type, reason, event, annotation and label, as closed enums and constants.
+//! * [`conditions`]: pure helpers that keep a list of conditions.
+//!
+//! A field is here from the day that it works; the API server refuses what it does not know.
+
+// kube reads each printer column as a list of its own; clippy takes their equal keys for repetitions.
+#![allow(clippy::duplicated_attributes)]
+
+pub mod conditions;
+mod hub;
+pub mod limits;
+mod migration;
+mod process;
+mod schema;
+pub mod vocabulary;
+
+pub use hub::{
+    Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members, Migration, MigrationStrategy,
+    ProcessHub, ProcessHubSpec, ProcessHubStatus, Redundancy, RedundancyStrategy, ServiceKind, StaticProcess,
+    Worker,
+};
+pub use migration::{
+    ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,
+    MigrationSummary, MigrationTrigger,
+};
+pub use process::{HubProcess, HubProcessSpec, HubProcessStatus, Owner};
+
+/// The API group of every resource here.
+pub const GROUP: &str = "processhub.io";
+/// The only served version of the group.
+pub const VERSION: &str = "v1alpha1";

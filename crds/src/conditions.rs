@@ -1,0 +1,100 @@
+//! Keeps a list of conditions the way the Kubernetes API conventions ask for.
+//!
+//! `lastTransitionTime` changes only when the status does, a reader can tell from `observedGeneration` whether a
+//! condition is about the present spec, and the caller learns whether there is anything to write at all.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::limits::MAX_MESSAGE;
+use crate::vocabulary::{HubCondition, HubReason, ProcessCondition, ProcessReason, Status};
+
+/// A condition as it should be from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    type_: &'static str,
+    status: Status,
+    reason: &'static str,
+    message: String,
+    observed_generation: Option<i64>,
+}
+
+impl Wanted {
+    /// A condition of a hub. The message is cut to what the schema allows.
+    pub fn hub(type_: HubCondition, status: impl Into<Status>, reason: HubReason, message: &str) -> Self {
+        Self::new(type_.as_str(), status.into(), reason.as_str(), message)
+    }
+
+    /// A condition of a process. The message is cut to what the schema allows.
+    pub fn process(
+        type_: ProcessCondition,
+        status: impl Into<Status>,
+        reason: ProcessReason,
+        message: &str,
+    ) -> Self {
+        Self::new(type_.as_str(), status.into(), reason.as_str(), message)
+    }
+
+    fn new(type_: &'static str, status: Status, reason: &'static str, message: &str) -> Self {
+        Self {
+            type_,
+            status,
+            reason,
+            message: bounded(message, MAX_MESSAGE).to_owned(),
+            observed_generation: None,
+        }
+    }
+
+    /// Says which generation of the spec the condition is about.
+    #[must_use]
+    pub fn observed(mut self, generation: Option<i64>) -> Self {
+        self.observed_generation = generation;
+        self
+    }
+}
+
+/// Puts `wanted` into `conditions`, in the place of the one of the same type or at the end, and says whether anything
+/// changed: only then is there something to write.
+pub fn set(conditions: &mut Vec<Condition>, wanted: Wanted, now: Timestamp) -> bool {
+    let Wanted { type_, status, reason, message, observed_generation } = wanted;
+    let old = conditions.iter_mut().find(|condition| condition.type_ == type_);
+    let since = match &old {
+        Some(old) if old.status == status.as_str() => old.last_transition_time.clone(),
+        _ => time(now),
+    };
+    let new = Condition {
+        type_: type_.to_owned(),
+        status: status.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation,
+        last_transition_time: since,
+    };
+    match old {
+        Some(old) if *old == new => false,
+        Some(old) => {
+            *old = new;
+            true
+        }
+        None => {
+            conditions.push(new);
+            true
+        }
+    }
+}
+
+/// The condition of that type (the text of a [`HubCondition`] or [`ProcessCondition`]), if there is one.
+pub fn get<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// A time as the API server keeps it: whole seconds. A status that holds a finer one is never equal to the same status
+/// read back, and would be written again and again.
+pub fn time(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// The longest beginning of `text` that has at most `max` bytes and ends at a character.
+pub fn bounded(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}

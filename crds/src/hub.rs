@@ -1,0 +1,354 @@
+//! `ProcessHub`: what runs, where it may run and how it moves.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::vocabulary::vocabulary;
+
+/// What a hub runs, where it may run and how it moves.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "processhub.io",
+    version = "v1alpha1",
+    kind = "ProcessHub",
+    plural = "processhubs",
+    shortname = "hub",
+    namespaced,
+    status = "ProcessHubStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "ProcessHub runs named stateful processes on the nodes of a cluster and moves them with their state.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desired"),
+    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready"),
+    printcolumn(name = "Moving", type_ = "integer", json_path = ".status.moving"),
+    printcolumn(name = "Members", type_ = "integer", json_path = ".status.members.count"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Detail",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Progressing")].reason"#
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::spec)]
+pub struct ProcessHubSpec {
+    /// The installation that owns the hub, where there are several in a cluster.
+    #[serde(default = "default_class")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub class_name: String,
+    /// How many processes named `<hub>-0`, `<hub>-1` and so on to run.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub replicas: u32,
+    /// Processes with names of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 512),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub processes: Vec<StaticProcess>,
+    /// The pod of every process. It must have a container named `worker`.
+    #[schemars(schema_with = "crate::schema::pod_template")]
+    pub template: PodTemplateSpec,
+    /// How requests reach the worker.
+    #[serde(default)]
+    pub worker: Worker,
+    /// Which nodes the hub may use. Tolerations come from the template.
+    #[serde(default)]
+    pub members: Members,
+    /// How processes are spread over the members.
+    #[serde(default)]
+    pub distribution: Distribution,
+    /// How processes move.
+    #[serde(default)]
+    pub migration: Migration,
+    /// How many copies of a process run.
+    #[serde(default)]
+    pub redundancy: Redundancy,
+    /// When a process is taken over from a node that cannot be reached.
+    #[serde(default)]
+    pub failover: Failover,
+    /// How long joins and leaves of nodes are collected before they are acted upon.
+    #[serde(default = "default_debounce")]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub cluster_event_debounce_milliseconds: u64,
+}
+
+fn default_class() -> String {
+    "default".to_owned()
+}
+
+const fn default_debounce() -> u64 {
+    500
+}
+
+/// A process that the hub lists by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StaticProcess {
+    /// The name of the process and of its `HubProcess`.
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Given to the worker when it is activated. At most 16 KiB as JSON.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::config")]
+    pub config: BTreeMap<String, Value>,
+    /// Labels of the `HubProcess`: tags to find it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::string_map")]
+    pub labels: BTreeMap<String, String>,
+    /// Pins the process to a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::node_name")]
+    pub node_name: Option<String>,
+}
+
+/// How requests reach the worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Worker {
+    /// The port of the process: clients use it, and the worker listens on it on its loopback address.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: u16,
+    /// How clients find a process.
+    pub service: ServiceKind,
+    /// How much is held while a process moves.
+    pub hold: Hold,
+    /// How long requests that are under way at the freeze may take to end.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub drain_timeout_milliseconds: u64,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            port: 8080,
+            service: ServiceKind::default(),
+            hold: Hold::default(),
+            drain_timeout_milliseconds: 5000,
+        }
+    }
+}
+
+/// The bounds of what is held while a process moves. Beyond them a request gets 503 with `Retry-After`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Hold {
+    /// Requests.
+    #[schemars(range(min = 0, max = 65_536))]
+    pub requests: u32,
+    /// Bytes of their bodies.
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    pub bytes: u64,
+    /// How long each waits.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub milliseconds: u64,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { requests: 256, bytes: 8_388_608, milliseconds: 10_000 }
+    }
+}
+
+vocabulary! {
+    /// How clients find a process.
+    #[derive(Default)]
+    ServiceKind {
+        /// A virtual address per process, which does not depend on DNS caches.
+        #[default]
+        ClusterIP = "ClusterIP",
+        /// One headless Service per hub: `<process>.<hub>.<namespace>.svc`.
+        Headless = "Headless",
+    }
+}
+
+/// Which nodes the hub may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Members {
+    /// Labels that a node must have; empty: every schedulable node.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::string_map")]
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// How processes are spread over the members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Distribution {
+    /// The strategy.
+    pub strategy: DistributionStrategy,
+}
+
+vocabulary! {
+    /// How processes are spread over the members.
+    #[derive(Default)]
+    DistributionStrategy {
+        /// Sticky, balanced rendezvous hashing: as few moves as a change requires.
+        #[default]
+        ConsistentHashing = "ConsistentHashing",
+        /// The `nodeName` of each process decides.
+        Guided = "Guided",
+    }
+}
+
+/// How processes move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Migration {
+    /// Whether the new incarnation runs beside the old one.
+    pub strategy: MigrationStrategy,
+    /// Whether state is carried. Absent: it is if the worker can; `true` refuses a worker that cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover: Option<bool>,
+    /// How long a captured state may wait; then the move is aborted and the source goes on.
+    #[serde(rename = "stateTTLMilliseconds")]
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub state_ttl_milliseconds: u64,
+    /// How long the worker may take to suspend and to capture; then the move is aborted and the source goes on.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub state_query_timeout_milliseconds: u64,
+    /// How long, at least, the old pod stays to forward stragglers.
+    #[schemars(range(min = 2000, max = 600_000))]
+    pub retention_milliseconds: u64,
+    /// How many processes of the hub may move at once.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrent: u32,
+    /// How many of them may leave or enter one node.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrent_per_node: u32,
+    /// How long a move may take before it is aborted, unless it is committed.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub deadline_seconds: u64,
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        Self {
+            strategy: MigrationStrategy::default(),
+            handover: None,
+            state_ttl_milliseconds: 30_000,
+            state_query_timeout_milliseconds: 5000,
+            retention_milliseconds: 5000,
+            max_concurrent: 32,
+            max_concurrent_per_node: 8,
+            deadline_seconds: 600,
+        }
+    }
+}
+
+vocabulary! {
+    /// Whether the new incarnation runs beside the old one.
+    #[derive(Default)]
+    MigrationStrategy {
+        /// The new one is there before the old one goes.
+        #[default]
+        HotSwap = "HotSwap",
+        /// The old worker has stopped before the new one starts: for what must never exist twice.
+        ColdSwap = "ColdSwap",
+    }
+}
+
+/// How many copies of a process run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Redundancy {
+    /// The strategy.
+    pub strategy: RedundancyStrategy,
+}
+
+vocabulary! {
+    /// How many copies of a process run.
+    #[derive(Default)]
+    RedundancyStrategy {
+        /// One.
+        #[default]
+        Singularity = "Singularity",
+        /// Several. Known by name, so that it is refused with a reason: this version does not have it.
+        Replication = "Replication",
+    }
+}
+
+vocabulary! {
+    /// When a process is taken over from a node that cannot be reached.
+    #[derive(Default)]
+    Failover {
+        /// Once the old incarnation is proven dead. Until then a process serves as long as it runs.
+        #[default]
+        OnProof = "OnProof",
+    }
+}
+
+/// What is true of a hub.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::status)]
+pub struct ProcessHubStatus {
+    /// The generation of the spec that the rest was derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many processes there should be: replicas, listed and dynamic ones.
+    #[serde(default)]
+    pub desired: u32,
+    /// How many acknowledge requests.
+    #[serde(default)]
+    pub ready: u32,
+    /// How many are moving.
+    #[serde(default)]
+    pub moving: u32,
+    /// How many of `spec.replicas` exist; what `/scale` shows.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Selects the pods of the hub, for `/scale`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub selector: String,
+    /// The nodes that the hub may use and that are fit to be a target.
+    #[serde(default)]
+    pub members: HubMembers,
+    /// Accepted, Ready, Progressing, Rebalanced, Degraded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The nodes that a hub may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HubMembers {
+    /// How many.
+    pub count: u32,
+    /// The first 64 of their names, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 253)))]
+    pub names: Vec<String>,
+}
+
+impl HubMembers {
+    /// From all names: sorted, counted, and as many listed as the status may hold.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let mut names: Vec<String> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        let count = u32::try_from(names.len()).unwrap_or(u32::MAX);
+        names.truncate(crate::limits::MAX_MEMBER_NAMES);
+        Self { count, names }
+    }
+}

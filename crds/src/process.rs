@@ -1,0 +1,131 @@
+//! `HubProcess`: one named process.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSummary};
+
+/// A named process of a hub, with one state. The object's name is the process's name, its labels are its tags.
+///
+/// Created by the operator for the `replicas` and `processes` of a hub, by anyone for a dynamic one.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "processhub.io",
+    version = "v1alpha1",
+    kind = "HubProcess",
+    plural = "hubprocesses",
+    shortname = "hproc",
+    namespaced,
+    status = "HubProcessStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "HubProcess is one named process of a hub, with one state. Deleting it stops the process.",
+    selectable = ".spec.hubName",
+    selectable = ".status.owner.node",
+    printcolumn(name = "Hub", type_ = "string", json_path = ".spec.hubName"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".status.owner.node"),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(
+        name = "Detail",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Progressing")].reason"#
+    ),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.migration.target.node"),
+    printcolumn(name = "MayMiss", type_ = "integer", json_path = ".status.mayMiss.from"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::spec)]
+pub struct HubProcessSpec {
+    /// The hub, of the same namespace, that runs the process.
+    #[schemars(length(min = 1, max = 34))]
+    pub hub_name: String,
+    /// Given to the worker when it is activated. At most 16 KiB as JSON.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::schema::config")]
+    pub config: BTreeMap<String, Value>,
+    /// Pins the process to a node. A node that is missing or unfit leaves it pending, with the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schema::node_name")]
+    pub node_name: Option<String>,
+}
+
+/// What is true of a process. The single linearization point of ownership: every write carries the resourceVersion
+/// that it was decided on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = crate::schema::status)]
+pub struct HubProcessStatus {
+    /// The generation of the spec that the rest was derived from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The highest epoch ever taken. It never falls.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The incarnation that may acknowledge requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// The migration that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<ActiveMigration>,
+    /// The last migration that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_migration: Option<MigrationRecord>,
+    /// The last five migrations that ended, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    pub history: Vec<MigrationSummary>,
+    /// Acknowledged requests that may be missing since a recovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_miss: Option<MayMiss>,
+    /// Ready, Progressing, HandoverCapable, StateDurable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::schema::conditions")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The incarnation that may acknowledge requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    /// Name of the pod.
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// UID of the pod.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The identity of the sidecar's record. A grant to a pod whose record is another one is refused.
+    #[schemars(length(max = 64))]
+    pub record_id: String,
+    /// The node it runs on.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// Its address.
+    #[schemars(length(max = 45))]
+    pub ip: String,
+    /// The epoch of its ownership: at least the one that its pod was created with.
+    pub epoch: u64,
+    /// The version of the worker's code, as the worker gives it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub vsn: String,
+}
+
+impl HubProcessStatus {
+    /// Writes down a migration that ended: as the last one and at the head of the history, which keeps five.
+    pub fn record(&mut self, ended: MigrationRecord) {
+        self.history.insert(0, MigrationSummary::from(&ended));
+        self.history.truncate(crate::limits::MAX_HISTORY);
+        self.last_migration = Some(ended);
+    }
+}
