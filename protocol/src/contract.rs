@@ -6,21 +6,27 @@
 //! * [`types`]: bodies of requests and answers, each with a `check` that bounds everything that came in.
 //! * [`error`]: the refusals, their HTTP status, and what a caller does about each.
 //! * [`names`]: names of parts, captures and imports.
+//! * [`machine`]: the worker's side: Standby, Active, Suspended, and which command is new, repeated or stale.
+//! * [`assembly`]: how the slices of an import become parts.
 //!
 //! Integers on the wire are at most [`MAX_INTEGER`]. A field that a reader does not know is ignored, so that a newer
 //! sidecar can talk to an older worker and the other way round.
 
+pub mod assembly;
+mod check;
 pub mod error;
+pub mod machine;
 pub mod names;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod types;
 
+pub use check::Violation;
 pub use error::{Disposition, ErrorBody, ErrorCode};
 pub use names::{Name, PartName};
 pub use types::{
     ActivateRequest, ApplyRequest, CaptureAnswer, CaptureMode, CapturePart, CapturePurpose, CaptureRequest,
-    CaptureSummary, Direction, Info, PartSize, ProcessInfo, Reason, ResumeRequest, SuspendRequest, Violation,
+    CaptureSummary, Direction, Info, PartSize, ProcessInfo, Reason, ResumeRequest, SuspendRequest,
     WorkerState,
 };
 

@@ -3,41 +3,13 @@
 //! A body that serde accepted is well-formed; its `check` says whether it is also within the contract's bounds. Both
 //! sides call it on everything they receive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CONTRACT_VERSION, MAX_INTEGER, MAX_PARTS, MAX_TEXT, MAX_VERSIONS, Name, PartName};
+use super::{Name, PartName};
 use crate::id::{Epoch, Seq};
-
-/// A body that breaks a bound of the contract, by the field that does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// The worker speaks another version of the contract.
-    #[error("`contract` is {0}, this side speaks version {CONTRACT_VERSION}: use a matching SDK or sidecar")]
-    Version(u32),
-    /// An integer above [`MAX_INTEGER`].
-    #[error("`{0}` is above 2^53 - 1, which JSON readers do not keep exactly: send a smaller integer")]
-    Integer(&'static str),
-    /// A text above [`MAX_TEXT`] bytes.
-    #[error("`{0}` is longer than {MAX_TEXT} bytes: shorten it")]
-    Text(&'static str),
-    /// A text that must say something and is empty.
-    #[error("`{0}` is empty: set it")]
-    Empty(&'static str),
-    /// More list entries than allowed.
-    #[error("`{field}` has more than {max} entries: send fewer")]
-    List {
-        /// The list.
-        field: &'static str,
-        /// Most entries that it may have.
-        max: usize,
-    },
-    /// Two parts of one name.
-    #[error("`parts` names `{0}` twice: give each part a name of its own")]
-    Duplicate(PartName),
-}
 
 /// What a worker is doing. It starts in [`WorkerState::Standby`], also after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -209,7 +181,7 @@ pub struct CaptureAnswer {
     /// Present if the parts are a delta on exactly this `seq`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Seq>,
-    /// The parts, at most [`MAX_PARTS`], each name once. None at all is an empty state, and still a state.
+    /// The parts, at most [`super::MAX_PARTS`], each name once. None at all is an empty state, and still a state.
     pub parts: Vec<CapturePart>,
 }
 
@@ -295,143 +267,6 @@ pub struct ActivateRequest {
     /// First number of a change that may be missing after a crash; absent when nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_miss: Option<Seq>,
-}
-
-fn integer(field: &'static str, value: u64) -> Result<(), Violation> {
-    if value <= MAX_INTEGER { Ok(()) } else { Err(Violation::Integer(field)) }
-}
-
-fn optional(field: &'static str, value: Option<u64>) -> Result<(), Violation> {
-    value.map_or(Ok(()), |value| integer(field, value))
-}
-
-fn text(field: &'static str, value: &str) -> Result<(), Violation> {
-    if value.len() <= MAX_TEXT { Ok(()) } else { Err(Violation::Text(field)) }
-}
-
-fn versions(field: &'static str, list: &[String]) -> Result<(), Violation> {
-    if list.len() > MAX_VERSIONS {
-        return Err(Violation::List { field, max: MAX_VERSIONS });
-    }
-    list.iter().try_for_each(|vsn| text(field, vsn))
-}
-
-fn parts<'a>(names: impl ExactSizeIterator<Item = &'a PartName>) -> Result<(), Violation> {
-    if names.len() > MAX_PARTS {
-        return Err(Violation::List { field: "parts", max: MAX_PARTS });
-    }
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if !seen.insert(name) {
-            return Err(Violation::Duplicate(name.clone()));
-        }
-    }
-    Ok(())
-}
-
-impl Info {
-    /// Whether this is version 1 and within its bounds.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        if self.contract != CONTRACT_VERSION {
-            return Err(Violation::Version(self.contract));
-        }
-        if self.instance.is_empty() {
-            return Err(Violation::Empty("instance"));
-        }
-        text("instance", &self.instance)?;
-        text("vsn", &self.vsn)?;
-        integer("epoch", self.epoch.0)?;
-        integer("seq", self.seq)?;
-        integer("load", self.load)?;
-        versions("deltaFrom", &self.delta_from)?;
-        versions("acceptsFrom", &self.accepts_from)
-    }
-}
-
-impl SuspendRequest {
-    /// Whether it is within bounds.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("epoch", self.epoch.0)
-    }
-}
-
-impl ResumeRequest {
-    /// Whether it is within bounds.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("epoch", self.epoch.0)
-    }
-}
-
-impl CaptureRequest {
-    /// Whether it is within bounds.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("epoch", self.epoch.0)?;
-        optional("since", self.since)?;
-        optional("unlessSeq", self.unless_seq)
-    }
-}
-
-impl CaptureAnswer {
-    /// Whether it is within bounds and names no part twice.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("seq", self.seq)?;
-        text("vsn", &self.vsn)?;
-        optional("since", self.since)?;
-        parts(self.parts.iter().map(|part| &part.name))?;
-        self.parts.iter().try_for_each(|part| optional("parts.bytes", part.bytes))
-    }
-}
-
-impl CaptureSummary {
-    /// Whether it is within bounds and names no part twice.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        parts(self.parts.iter().map(|part| &part.name))?;
-        self.parts.iter().try_for_each(|part| integer("parts.bytes", part.bytes))
-    }
-}
-
-impl ApplyRequest {
-    /// Whether it is within bounds and names no part twice.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("epoch", self.epoch.0)?;
-        text("vsn", &self.vsn)?;
-        integer("seq", self.seq)?;
-        optional("since", self.since)?;
-        parts(self.parts.iter().map(|part| &part.name))?;
-        self.parts.iter().try_for_each(|part| integer("parts.bytes", part.bytes))
-    }
-}
-
-impl ActivateRequest {
-    /// Whether it is within bounds.
-    ///
-    /// # Errors
-    /// The first field that is not.
-    pub fn check(&self) -> Result<(), Violation> {
-        integer("epoch", self.epoch.0)?;
-        optional("mayMiss", self.may_miss)
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::contract::{MAX_INTEGER, MAX_PARTS, MAX_TEXT, MAX_VERSIONS, Violation};
 
 fn info() -> Info {
     serde_json::from_value(json!({
