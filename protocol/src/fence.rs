@@ -1,0 +1,406 @@
+//! The sidecar's durable record, and what each command does to it.
+//!
+//! A command is judged twice: before its work, by `judge_*`, and again when the work is done and the record is about
+//! to be written, by `*_done`, because a thaw may have overtaken a freeze meanwhile. The sidecar writes the returned
+//! record to disk before it answers (rule 3).
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
+use crate::rules::{Rule, enforced};
+use crate::wire::{
+    Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, Import, Peer, Refusal, RefusalCode,
+    Thaw,
+};
+
+/// What a sidecar must never forget. Written with a checksum, synced, before any answer that depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Minted by the first boot.
+    pub record: RecordId,
+    /// The process that this pod was created for.
+    pub process: ProcessUid,
+    /// This pod.
+    pub pod: PodUid,
+    /// The epoch that this pod was created with; it obeys no lower one.
+    pub born: Epoch,
+    /// The last command that was obeyed.
+    pub floor: Floor,
+    /// What this incarnation may do.
+    pub role: Role,
+}
+
+/// The last obeyed command. Commands are ordered by epoch, and within one epoch by the order of the protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Floor {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Which it was.
+    pub step: Step,
+}
+
+/// The order of commands within one epoch, for one sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Step {
+    /// None yet.
+    #[default]
+    Nothing,
+    /// Source: freeze. Target: import.
+    HandOver,
+    /// Source: forward. Target: activate. After an abort: thaw.
+    TakeOver,
+}
+
+/// What an incarnation may do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "name")]
+pub enum Role {
+    /// Nothing: it was started and holds no state.
+    Standby,
+    /// Holds a state on disk (and, unless gated, in its worker) and waits to be activated.
+    #[serde(rename_all = "camelCase")]
+    Delivered {
+        /// Epoch of the move.
+        epoch: Epoch,
+        /// What it holds.
+        state: StateId,
+    },
+    /// Acknowledges requests.
+    #[serde(rename_all = "camelCase")]
+    Active {
+        /// At this epoch.
+        epoch: Epoch,
+        /// The newest state on disk; a worker that crashes is given this.
+        kept: Option<StateId>,
+    },
+    /// Acknowledges nothing, holds requests, has its state sealed.
+    #[serde(rename_all = "camelCase")]
+    Frozen {
+        /// Epoch of the move.
+        epoch: Epoch,
+        /// The sealed state on disk; `None` when it was sealed without a capture.
+        state: Option<StateId>,
+        /// The newest state on disk before.
+        kept: Option<StateId>,
+    },
+    /// Its successor serves; it passes on what it held and what still arrives.
+    #[serde(rename_all = "camelCase")]
+    Forwarding {
+        /// The successor's epoch.
+        epoch: Epoch,
+        /// The sealed state, still there for a recovery.
+        state: Option<StateId>,
+        /// The successor.
+        to: Peer,
+    },
+}
+
+/// Whether there is anything to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The command is in effect already: give the same answer.
+    InEffect,
+    /// Do the work, then ask the matching `*_done`.
+    Proceed,
+}
+
+/// The sidecar's boot and its boot-time clock now, in milliseconds: what a challenge is judged by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Clock {
+    /// This start of the sidecar.
+    pub boot: BootId,
+    /// A clock that goes on while the machine is suspended.
+    pub milliseconds: u64,
+}
+
+type Judged<T> = Result<T, Refusal>;
+
+impl Record {
+    /// The record of a first boot.
+    #[must_use]
+    pub fn first(record: RecordId, process: ProcessUid, pod: PodUid, born: Epoch) -> Self {
+        Self { record, process, pod, born, floor: Floor::default(), role: Role::Standby }
+    }
+
+    /// Judges a freeze before its work.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale epoch, or a role other than Active.
+    pub fn judge_freeze(&self, command: &Freeze) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        if let Role::Frozen { epoch, .. } = &self.role
+            && *epoch == command.epoch
+        {
+            return Ok(Verdict::InEffect);
+        }
+        self.judge_floor(CommandKind::Freeze, command.epoch, Step::HandOver)?;
+        match self.role {
+            Role::Active { .. } => Ok(Verdict::Proceed),
+            _ => Err(self.wrong_role(CommandKind::Freeze, "Active")),
+        }
+    }
+
+    /// The record once the capture is on disk.
+    ///
+    /// # Errors
+    /// As [`Record::judge_freeze`]: a later command overtook the capture, which is to be thrown away.
+    pub fn freeze_done(&self, command: &Freeze, state: Option<StateId>) -> Judged<Self> {
+        self.judge_freeze(command)?;
+        let Role::Active { kept, .. } = &self.role else {
+            return Err(self.wrong_role(CommandKind::Freeze, "Active"));
+        };
+        let role = Role::Frozen { epoch: command.epoch, state, kept: kept.clone() };
+        Ok(self.obeying(command.epoch, Step::HandOver, role))
+    }
+
+    /// Judges an import before its work.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale epoch, an epoch below the one this pod was created with, or a role other
+    /// than Standby.
+    pub fn judge_import(&self, command: &Import) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        if let Role::Delivered { epoch, state } = &self.role
+            && *epoch == command.epoch
+            && (*state == command.state || !enforced(Rule::FreshEpoch))
+        {
+            return Ok(Verdict::InEffect);
+        }
+        self.judge_floor(CommandKind::Import, command.epoch, Step::HandOver)?;
+        match self.role {
+            Role::Standby => Ok(Verdict::Proceed),
+            _ => Err(self.wrong_role(CommandKind::Import, "Standby")),
+        }
+    }
+
+    /// The record once the state is applied and on disk.
+    ///
+    /// # Errors
+    /// As [`Record::judge_import`].
+    pub fn import_done(&self, command: &Import) -> Judged<Self> {
+        self.judge_import(command)?;
+        let role = Role::Delivered { epoch: command.epoch, state: command.state.clone() };
+        Ok(self.obeying(command.epoch, Step::HandOver, role))
+    }
+
+    /// Judges an activation. There is no work before its record: the record comes first, then the worker.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale epoch or grant, wrong record, wrong role, or a state that is not held.
+    pub fn judge_activate(&self, command: &Activate, clock: &Clock) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        if let Role::Active { epoch, .. } = &self.role
+            && *epoch == command.epoch
+        {
+            return Ok(Verdict::InEffect);
+        }
+        self.judge_floor(CommandKind::Activate, command.epoch, Step::TakeOver)?;
+        self.judge_grant(&command.grant, clock)?;
+        match (&self.role, &command.state) {
+            (Role::Standby, None) => Ok(Verdict::Proceed),
+            (Role::Delivered { state, .. }, Some(expected)) if state == expected => Ok(Verdict::Proceed),
+            (Role::Standby | Role::Delivered { .. }, expected) => Err(self.refuse(
+                RefusalCode::WrongState,
+                format!(
+                    "activate: `state` is {}, but this pod holds another one; empty or other state never passes as \
+                     owner: recover the process at a new epoch",
+                    expected.as_ref().map_or_else(|| "none".to_owned(), |s| format!("seq {}", s.seq)),
+                ),
+            )),
+            _ => Err(self.wrong_role(CommandKind::Activate, "Standby or Delivered")),
+        }
+    }
+
+    /// The record of an activation.
+    ///
+    /// # Errors
+    /// As [`Record::judge_activate`].
+    pub fn activate_done(&self, command: &Activate, clock: &Clock) -> Judged<Self> {
+        self.judge_activate(command, clock)?;
+        let role = Role::Active { epoch: command.epoch, kept: command.state.clone() };
+        Ok(self.obeying(command.epoch, Step::TakeOver, role))
+    }
+
+    /// Judges a thaw. It is accepted while Active too: it raises the floor above a freeze that is still on its way.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale epoch or grant, wrong record, or a role other than Active and Frozen.
+    pub fn judge_thaw(&self, command: &Thaw, clock: &Clock) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        if let Role::Active { epoch, .. } = &self.role
+            && *epoch == command.epoch
+        {
+            return Ok(Verdict::InEffect);
+        }
+        self.judge_floor(CommandKind::Thaw, command.epoch, Step::TakeOver)?;
+        self.judge_grant(&command.grant, clock)?;
+        match self.role {
+            Role::Active { .. } | Role::Frozen { .. } => Ok(Verdict::Proceed),
+            Role::Forwarding { .. } if !enforced(Rule::SealedStaysSealed) => Ok(Verdict::Proceed),
+            _ => Err(self.wrong_role(CommandKind::Thaw, "Frozen or Active")),
+        }
+    }
+
+    /// The record of a thaw.
+    ///
+    /// # Errors
+    /// As [`Record::judge_thaw`].
+    pub fn thaw_done(&self, command: &Thaw, clock: &Clock) -> Judged<Self> {
+        self.judge_thaw(command, clock)?;
+        let kept = match &self.role {
+            Role::Active { kept, .. } => kept.clone(),
+            Role::Frozen { state, kept, .. } => state.clone().or_else(|| kept.clone()),
+            Role::Forwarding { state, .. } => state.clone(),
+            Role::Standby | Role::Delivered { .. } => None,
+        };
+        Ok(self.obeying(command.epoch, Step::TakeOver, Role::Active { epoch: command.epoch, kept }))
+    }
+
+    /// Judges the successor's call to forward to it.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, an epoch that is not above the one this pod served at, or a role other than Frozen.
+    pub fn judge_forward(&self, command: &Forward) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        match &self.role {
+            Role::Forwarding { epoch, to, .. } if *epoch == command.epoch && *to == command.peer => {
+                Ok(Verdict::InEffect)
+            }
+            Role::Forwarding { epoch, .. } | Role::Frozen { epoch, .. }
+                if command.epoch < *epoch && enforced(Rule::ForwardUpwards) =>
+            {
+                Err(self.refuse(
+                    RefusalCode::StaleEpoch,
+                    format!(
+                        "forward: `epoch` {} is below {epoch}; forwarding goes only upwards",
+                        command.epoch
+                    ),
+                ))
+            }
+            Role::Frozen { .. } | Role::Forwarding { .. } => Ok(Verdict::Proceed),
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => {
+                Err(self.wrong_role(CommandKind::Forward, "Frozen or Forwarding"))
+            }
+        }
+    }
+
+    /// The record of a forward.
+    ///
+    /// # Errors
+    /// As [`Record::judge_forward`].
+    pub fn forward_done(&self, command: &Forward) -> Judged<Self> {
+        self.judge_forward(command)?;
+        let state = self.sealed().cloned();
+        let role = Role::Forwarding { epoch: command.epoch, state, to: command.peer.clone() };
+        Ok(self.obeying(command.epoch, Step::TakeOver, role))
+    }
+
+    /// The state that may be fetched from here at `epoch`: only a sealed one, and not by a move older than the seal.
+    #[must_use]
+    pub fn exportable(&self, epoch: Epoch) -> Option<&StateId> {
+        match &self.role {
+            Role::Frozen { epoch: sealed, state, .. } | Role::Forwarding { epoch: sealed, state, .. }
+                if epoch >= *sealed =>
+            {
+                state.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The sealed state, if any.
+    #[must_use]
+    pub fn sealed(&self) -> Option<&StateId> {
+        match &self.role {
+            Role::Frozen { state, .. } | Role::Forwarding { state, .. } => state.as_ref(),
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => None,
+        }
+    }
+
+    fn obeying(&self, epoch: Epoch, step: Step, role: Role) -> Self {
+        Self { floor: self.floor.max(Floor { epoch, step }), role, ..self.clone() }
+    }
+
+    fn judge_addressee(&self, to: &Addressee) -> Judged<()> {
+        if to.process == self.process && to.pod == self.pod {
+            return Ok(());
+        }
+        Err(self.refuse(
+            RefusalCode::WrongAddressee,
+            format!(
+                "`to` names process {} in pod {}, this is process {} in pod {}; read the pod again",
+                to.process, to.pod, self.process, self.pod
+            ),
+        ))
+    }
+
+    fn judge_floor(&self, command: CommandKind, epoch: Epoch, step: Step) -> Judged<()> {
+        let fresh = Floor { epoch, step } > self.floor && epoch >= self.born;
+        if fresh || !enforced(Rule::Floor) {
+            return Ok(());
+        }
+        Err(self.refuse(
+            RefusalCode::StaleEpoch,
+            format!(
+                "{command:?}: `epoch` {epoch} is not above {} (this pod was created with {}); read the process again",
+                self.floor.epoch, self.born
+            ),
+        ))
+    }
+
+    fn judge_grant(&self, grant: &Grant, clock: &Clock) -> Judged<()> {
+        if grant.record != self.record && enforced(Rule::RecordIdentity) {
+            return Err(self.refuse(
+                RefusalCode::WrongRecord,
+                format!(
+                    "`grant.record` is {}, this pod's is {}: its volume was lost; recover the process at a new epoch",
+                    grant.record, self.record
+                ),
+            ));
+        }
+        if !grant.challenge.fresh(clock, grant.valid_milliseconds) && enforced(Rule::ChallengedGrant) {
+            return Err(self.refuse(
+                RefusalCode::StaleGrant,
+                "`grant` answers a challenge of another boot, or came too late; take the challenge of the newest report"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn wrong_role(&self, command: CommandKind, wanted: &str) -> Refusal {
+        self.refuse(
+            RefusalCode::WrongRole,
+            format!("{command:?} needs role {wanted}, this pod is {}", self.role.name()),
+        )
+    }
+
+    fn refuse(&self, code: RefusalCode, message: String) -> Refusal {
+        Refusal { code, message, floor: self.floor.epoch }
+    }
+}
+
+impl Role {
+    /// Its name, for messages and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Standby => "Standby",
+            Self::Delivered { .. } => "Delivered",
+            Self::Active { .. } => "Active",
+            Self::Frozen { .. } => "Frozen",
+            Self::Forwarding { .. } => "Forwarding",
+        }
+    }
+}
+
+impl Challenge {
+    /// Whether it was issued by this boot, at most `valid` milliseconds ago.
+    #[must_use]
+    pub fn fresh(&self, clock: &Clock, valid: u64) -> bool {
+        self.boot == clock.boot
+            && clock.milliseconds.checked_sub(self.issued_milliseconds).is_some_and(|age| age <= valid)
+    }
+}

@@ -1,0 +1,119 @@
+//! The target owns the process: from here only forward.
+
+use super::{Decision, Effect, PodView, Side, View, Waiting};
+use crate::fence::Role;
+use crate::id::StateId;
+use crate::ledger::{AbortReason, Kind, Migration, MoveResult, Owner, Transition};
+use crate::rules::{Rule, enforced};
+use crate::wire::{CommandKind, Report};
+
+pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) -> Decision {
+    let Some(owner) = &view.ledger.owner else {
+        // A ledger that is committed names its owner; one that does not was not written by this protocol.
+        return Decision::wait(Waiting::HistoryRewound);
+    };
+    if view.target.dead {
+        return lost(view, migration);
+    }
+    if !enforced(Rule::DeleteAfterActivation)
+        && let Some(pod) = view.source.present()
+        && !pod.deleting
+    {
+        return Decision::act(
+            Effect::DeletePod { side: Side::Source, uid: pod.uid.clone() },
+            Waiting::Activating,
+        );
+    }
+    let Some(report) = view.target.report() else {
+        return Decision::wait(Waiting::OwnerUnreachable);
+    };
+    if report.record != owner.record && enforced(Rule::RecordIdentity) {
+        return amnesiac(view);
+    }
+    match &report.role {
+        Role::Standby | Role::Delivered { .. } => activate(view, migration, state, report),
+        Role::Active { .. } if !report.serving => Decision::wait(Waiting::Activating),
+        Role::Active { .. } => release(view, migration, owner, report),
+        Role::Frozen { .. } | Role::Forwarding { .. } => Decision::wait(Waiting::Source),
+    }
+}
+
+fn activate(view: &View, migration: &Migration, state: Option<&StateId>, report: &Report) -> Decision {
+    if migration.kind == Kind::ColdSwap && !view.source.dead {
+        // The gate opens only when every container of the source has ended.
+        return end_source(view, Waiting::OldPodGone);
+    }
+    if report.busy.is_some_and(|busy| busy.command == CommandKind::Activate) {
+        return Decision::wait(Waiting::Activating);
+    }
+    Decision::act(Effect::Activate { epoch: migration.epoch, state: state.cloned() }, Waiting::Activating)
+}
+
+/// The target serves: route, keep the source for the retention, read live, delete it, end.
+fn release(view: &View, migration: &Migration, owner: &Owner, report: &Report) -> Decision {
+    if view.routed_to.as_ref() != Some(&owner.pod.uid) {
+        return Decision::act(Effect::Route(owner.pod.clone()), Waiting::TargetReady);
+    }
+    let succeeded = Effect::Write(Transition::End { result: MoveResult::Succeeded });
+    if migration.source.is_none() || view.source.dead {
+        return Decision::act(succeeded, Waiting::Nothing);
+    }
+    match &view.source.pod {
+        PodView::Absent { live: true } | PodView::Foreign => Decision::act(succeeded, Waiting::Nothing),
+        PodView::Present(pod) if pod.deleting => Decision::act(succeeded, Waiting::Nothing),
+        PodView::Unknown | PodView::Absent { live: false } | PodView::Present(_) => {
+            if report.serving_for_milliseconds.unwrap_or(0) < view.limits.retention {
+                return Decision::wait(Waiting::Retention);
+            }
+            match view.target.present() {
+                Some(pod) if !pod.live => Decision::act(Effect::ReadLive(Side::Target), Waiting::TargetReady),
+                Some(pod) if pod.ready => end_source(view, Waiting::OldPodGone),
+                Some(_) | None => Decision::wait(Waiting::TargetReady),
+            }
+        }
+    }
+}
+
+fn end_source(view: &View, waiting: Waiting) -> Decision {
+    match view.source.present() {
+        Some(pod) if pod.deleting => Decision::wait(waiting),
+        Some(pod) if pod.live => {
+            Decision::act(Effect::DeletePod { side: Side::Source, uid: pod.uid.clone() }, waiting)
+        }
+        _ => Decision::act(Effect::ReadLive(Side::Source), waiting),
+    }
+}
+
+/// The new owner died before the move ended. The sealed source is the newest copy there is; what the target may have
+/// acknowledged since is reported as missing. It is imported by a new incarnation, never thawed (rule 12).
+fn lost(view: &View, migration: &Migration) -> Decision {
+    if !enforced(Rule::SealedStaysSealed) && !view.source.dead && migration.source.is_some() {
+        return Decision::act(
+            Effect::Write(Transition::Abort { reason: AbortReason::TargetLost }),
+            Waiting::Thawing,
+        );
+    }
+    let Some(intent) = &view.intent else {
+        return Decision::wait(Waiting::Placement);
+    };
+    let sealed = migration.source.clone().filter(|_| migration.with_state && !view.source.dead);
+    Decision::act(
+        Effect::Write(Transition::Prepare {
+            kind: Kind::Recover,
+            with_state: sealed.is_some(),
+            source: sealed,
+            node: intent.node.clone(),
+        }),
+        Waiting::TargetPod,
+    )
+}
+
+fn amnesiac(view: &View) -> Decision {
+    match view.target.present() {
+        Some(pod) if pod.deleting => Decision::wait(Waiting::OldPodGone),
+        Some(pod) if pod.live => {
+            Decision::act(Effect::DeletePod { side: Side::Target, uid: pod.uid.clone() }, Waiting::OldPodGone)
+        }
+        _ => Decision::act(Effect::ReadLive(Side::Target), Waiting::OldPodGone),
+    }
+}

@@ -1,0 +1,160 @@
+//! What the operator sees of one process when it decides.
+
+use crate::fence::Role;
+use crate::id::{PodUid, Seq};
+use crate::ledger::{AbortReason, Kind, Ledger};
+use crate::wire::{Report, WorkerState};
+
+/// Everything that a decision rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The ledger, at the version that a write will be compared with.
+    pub ledger: Ledger,
+    /// The move that the plan permits to begin now; also names the node of a recovery's target.
+    pub intent: Option<Intent>,
+    /// Why the move under way should be given up, if it still can be.
+    pub give_up: Option<AbortReason>,
+    /// The migration's source; outside a migration, the owner.
+    pub source: Incarnation,
+    /// The migration's target; once committed, also the owner.
+    pub target: Incarnation,
+    /// Where the stable address points.
+    pub routed_to: Option<PodUid>,
+    /// Whether a pod of this process that is neither source nor target may still run.
+    pub lingering: bool,
+    /// Whether this operator's Lease, counted from when it sent its last renewal, is valid.
+    pub leading: bool,
+    /// The hub's limits.
+    pub limits: Limits,
+}
+
+/// A move that may begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Intent {
+    /// How; `Start` and `Recover` follow from the ledger, whatever stands here.
+    pub kind: Kind,
+    /// Where to.
+    pub node: String,
+}
+
+/// What the hub says of hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Handover {
+    /// If the worker can.
+    IfCapable,
+    /// A worker that cannot is not moved.
+    Required,
+    /// No state is carried.
+    Never,
+}
+
+/// Limits of one hub's moves, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Whether state is handed over.
+    pub handover: Handover,
+    /// How long a captured state may wait for its commit.
+    pub state_ttl: u64,
+    /// How long a freeze may take: drain plus query time-outs plus what the way costs.
+    pub freeze: u64,
+    /// How long the source stays to forward stragglers.
+    pub retention: u64,
+}
+
+/// One incarnation as seen through the API server and by its sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Incarnation {
+    /// Its pod.
+    pub pod: PodView,
+    /// Its sidecar.
+    pub sidecar: SidecarView,
+    /// Whether it is proven that no container of it runs or ever will again.
+    pub dead: bool,
+}
+
+/// A pod as read from the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PodView {
+    /// No name is known, or nothing was read yet.
+    #[default]
+    Unknown,
+    /// A cache does not hold it; only a live read counts for anything that destroys.
+    Absent {
+        /// Whether that was a live read.
+        live: bool,
+    },
+    /// The name is taken by a pod that is not the one meant.
+    Foreign,
+    /// It is there.
+    Present(Pod),
+}
+
+/// What matters of a pod that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pod {
+    /// Its UID.
+    pub uid: PodUid,
+    /// Whether it has a deletion timestamp.
+    pub deleting: bool,
+    /// Its `Ready` condition.
+    pub ready: bool,
+    /// Whether this was a live read, after the last thing done.
+    pub live: bool,
+}
+
+/// A sidecar as asked directly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SidecarView {
+    /// No answer: no address yet, refused, or timed out.
+    #[default]
+    Unreachable,
+    /// Its answer.
+    Report(Box<Report>),
+}
+
+impl Incarnation {
+    /// The sidecar's report, if it answered.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        match &self.sidecar {
+            SidecarView::Report(report) => Some(report),
+            SidecarView::Unreachable => None,
+        }
+    }
+
+    /// The pod, if it is there.
+    #[must_use]
+    pub fn present(&self) -> Option<&Pod> {
+        match &self.pod {
+            PodView::Present(pod) => Some(pod),
+            PodView::Unknown | PodView::Absent { .. } | PodView::Foreign => None,
+        }
+    }
+
+    /// The worker's state as its sidecar reports it.
+    #[must_use]
+    pub(super) fn worker(&self) -> WorkerState {
+        self.report().map_or(WorkerState::Unreachable, |report| report.worker.state)
+    }
+
+    /// Whether the sidecar holds nothing and the worker (unless gated) waits to be given something.
+    pub(super) fn can_take_over(&self) -> bool {
+        self.report().is_some_and(|report| report.role == Role::Standby)
+            && matches!(self.worker(), WorkerState::Standby | WorkerState::Gated)
+    }
+}
+
+impl View {
+    /// A pod that obeyed an epoch which the ledger never gave: the ledger is older than what it gave out.
+    pub(super) fn history_rewound(&self) -> bool {
+        [&self.source, &self.target]
+            .into_iter()
+            .filter_map(Incarnation::report)
+            .any(|report| report.floor > self.ledger.epoch)
+    }
+
+    /// The first sequence number that may be missing after the owner died with nothing recovered.
+    pub(super) fn first_unknown(known: Option<Seq>) -> Seq {
+        known.map_or(1, |seq| seq + 1)
+    }
+}
