@@ -1,0 +1,39 @@
+# Images of ProcessHub for Kubernetes: static binaries on an empty base, run as a numeric user.
+#
+#   buildah bud --target operator -t localhost/processhub-operator:dev .
+#   docker build --target sidecar -t localhost/processhub-sidecar:dev .
+#
+# BUILDER is the base that has the Rust toolchain. BINARIES=prebuilt takes ready binaries from the folder PREBUILT of
+# the build context instead of compiling them (what the test clusters do).
+ARG BUILDER=docker.io/library/rust:1.95-bookworm
+ARG BINARIES=compiled
+
+FROM ${BUILDER} AS compiled
+WORKDIR /src
+COPY . .
+RUN RUSTFLAGS="-C target-feature=+crt-static" \
+    cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
+      --package processhub-operator --package processhub-sidecar --package counter \
+ && mkdir /out \
+ && cp /target/*/release/processhub-operator /target/*/release/processhub-sidecar /target/*/release/counter /out/
+
+FROM scratch AS prebuilt
+ARG PREBUILT=.
+COPY ${PREBUILT}/ /out/
+
+FROM ${BINARIES} AS binaries
+
+FROM scratch AS operator
+COPY --from=binaries /out/processhub-operator /processhub-operator
+USER 65532:65532
+ENTRYPOINT ["/processhub-operator"]
+
+FROM scratch AS sidecar
+COPY --from=binaries /out/processhub-sidecar /processhub-sidecar
+USER 65532:65532
+ENTRYPOINT ["/processhub-sidecar"]
+
+FROM scratch AS counter
+COPY --from=binaries /out/counter /counter
+USER 65532:65532
+ENTRYPOINT ["/counter"]
