@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::rules;
 use crate::vocabulary::vocabulary;
 
 /// What a hub runs, where it may run and how it moves.
@@ -24,6 +25,11 @@ use crate::vocabulary::vocabulary;
     derive = "PartialEq",
     derive = "Default",
     doc = "ProcessHub runs named stateful processes on the nodes of a cluster and moves them with their state.",
+    validation = rules::hub_name(),
+    validation = rules::worker_container(),
+    validation = rules::handover_with_replication(),
+    validation = rules::replication(),
+    validation = rules::headless_retention(),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -99,8 +105,9 @@ const fn default_debounce() -> u64 {
 }
 
 /// A process that the hub lists by name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::reserved_labels())]
 pub struct StaticProcess {
     /// The name of the process and of its `HubProcess`.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
@@ -303,6 +310,7 @@ vocabulary! {
 pub struct ProcessHubStatus {
     /// The generation of the spec that the rest was derived from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: Option<i64>,
     /// How many processes there should be: replicas, listed and dynamic ones.
     #[serde(default)]

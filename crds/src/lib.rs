@@ -11,10 +11,12 @@
 #![allow(clippy::duplicated_attributes)]
 
 pub mod conditions;
+pub mod generate;
 mod hub;
 pub mod limits;
 mod migration;
 mod process;
+pub mod rules;
 mod schema;
 pub mod vocabulary;
 

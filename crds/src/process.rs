@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSummary};
+use crate::rules;
 
 /// A named process of a hub, with one state. The object's name is the process's name, its labels are its tags.
 ///
@@ -25,6 +26,10 @@ use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSumma
     derive = "PartialEq",
     derive = "Default",
     doc = "HubProcess is one named process of a hub, with one state. Deleting it stops the process.",
+    validation = rules::process_name(),
+    validation = rules::hub_is_fixed(),
+    validation = rules::epoch_never_falls(),
+    validation = rules::epoch_is_highest(),
     selectable = ".spec.hubName",
     selectable = ".status.owner.node",
     printcolumn(name = "Hub", type_ = "string", json_path = ".spec.hubName"),
@@ -48,7 +53,7 @@ use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSumma
 #[schemars(transform = crate::schema::spec)]
 pub struct HubProcessSpec {
     /// The hub, of the same namespace, that runs the process.
-    #[schemars(length(min = 1, max = 34))]
+    #[schemars(length(min = 1, max = 34), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub hub_name: String,
     /// Given to the worker when it is activated. At most 16 KiB as JSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -68,6 +73,7 @@ pub struct HubProcessSpec {
 pub struct HubProcessStatus {
     /// The generation of the spec that the rest was derived from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: Option<i64>,
     /// The highest epoch ever taken. It never falls.
     #[serde(default)]

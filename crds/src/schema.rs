@@ -31,7 +31,8 @@ fn visit(schema: &mut Schema, change: &mut dyn FnMut(&mut Map<String, Value>)) {
     }
 }
 
-fn visit_node(node: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Map<String, Value>)) {
+/// As [`visit`], for a schema that is plain JSON.
+pub(crate) fn visit_node(node: &mut Map<String, Value>, change: &mut dyn FnMut(&mut Map<String, Value>)) {
     if let Some(Value::Object(properties)) = node.get_mut("properties") {
         for child in properties.values_mut().filter_map(Value::as_object_mut) {
             visit_node(child, change);
@@ -128,10 +129,29 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "reason": { "type": "string", "minLength": 1, "maxLength": 64 },
                 "message": { "type": "string", "maxLength": limits::MAX_MESSAGE },
                 "lastTransitionTime": { "type": "string", "format": "date-time" },
-                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0 },
+                "observedGeneration": {
+                    "type": "integer", "format": "int64", "minimum": 0, "maximum": limits::MAX_INTEGER,
+                },
             },
         },
     })
+}
+
+/// What the rules read is bounded: without it the API server takes the worst case for their cost.
+fn bound_containers(spec: &mut Schema) {
+    for list in ["containers", "initContainers"] {
+        if let Some(containers) =
+            spec.pointer_mut(&format!("/properties/{list}")).and_then(Value::as_object_mut)
+        {
+            containers.insert("maxItems".into(), json!(32));
+        }
+        if let Some(name) = spec
+            .pointer_mut(&format!("/properties/{list}/items/properties/name"))
+            .and_then(Value::as_object_mut)
+        {
+            name.insert("maxLength".into(), json!(63));
+        }
+    }
 }
 
 /// A pod template: the whole structural schema of a pod's spec without its descriptions (with them the YAML would
@@ -141,6 +161,11 @@ pub(crate) fn pod_template(generator: &mut SchemaGenerator) -> Schema {
     visit(&mut spec, &mut |node| {
         node.remove("description");
     });
+    // A template cannot have them: they are added to pods that run.
+    if let Some(fields) = spec.pointer_mut("/properties").and_then(Value::as_object_mut) {
+        fields.remove("ephemeralContainers");
+    }
+    bound_containers(&mut spec);
     let text_map = |values: usize| {
         json!({
             "type": "object",

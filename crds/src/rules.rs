@@ -1,0 +1,119 @@
+//! The rules that the API server evaluates (CEL). They stand here once, with their messages.
+//!
+//! Rules that span fields stand at the root, where they see name, spec and status; their messages are static, because
+//! an expression that builds a message counts against the cost budget. Everything that a rule reads is bounded by the
+//! schema, for the same reason.
+
+use kube::core::{Reason, Rule};
+
+/// The refusal of `Replication` together with `handover: true`, word for word.
+pub const HANDOVER_WITH_REPLICATION: &str = "handover_with_replication_not_supported";
+
+fn forbidden(rule: &str, message: &str, field: &str) -> Rule {
+    Rule::new(rule).message(message).field_path(field).reason(Reason::FieldValueForbidden)
+}
+
+fn invalid(rule: &str, message: &str, field: &str) -> Rule {
+    Rule::new(rule).message(message).field_path(field).reason(Reason::FieldValueInvalid)
+}
+
+/// A hub's name leaves room for the ordinal of its last replica, and names a Service where the hub has one.
+pub(crate) fn hub_name() -> Rule {
+    Rule::new("self.metadata.name.size() <= 34 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message(
+            "invalid_config: metadata.name: at most 34 characters of a-z, 0-9 and '-', beginning with a letter and \
+             not ending with '-'; choose another name",
+        )
+        .reason(Reason::FieldValueInvalid)
+}
+
+/// One container holds the state.
+pub(crate) fn worker_container() -> Rule {
+    invalid(
+        "self.spec.template.spec.containers.exists(c, c.name == 'worker')",
+        "invalid_config: spec.template.spec.containers: none is named worker; name the container that holds the \
+         state worker",
+        ".spec.template.spec.containers",
+    )
+}
+
+/// A copy of several has no single state to hand over.
+pub(crate) fn handover_with_replication() -> Rule {
+    forbidden(
+        "self.spec.redundancy.strategy != 'Replication' || !has(self.spec.migration.handover) || \
+         !self.spec.migration.handover",
+        HANDOVER_WITH_REPLICATION,
+        ".spec.migration.handover",
+    )
+}
+
+/// Leaves the case of [`handover_with_replication`] to it, so that one refusal has one message.
+pub(crate) fn replication() -> Rule {
+    forbidden(
+        "self.spec.redundancy.strategy != 'Replication' || (has(self.spec.migration.handover) && \
+         self.spec.migration.handover)",
+        "invalid_config: spec.redundancy.strategy: Replication is not available in this version; use Singularity",
+        ".spec.redundancy.strategy",
+    )
+}
+
+/// With a headless Service clients find the new owner by DNS only, and resolvers keep an answer for up to 30 s.
+pub(crate) fn headless_retention() -> Rule {
+    invalid(
+        "self.spec.worker.service != 'Headless' || self.spec.migration.retentionMilliseconds >= 30000",
+        "invalid_config: spec.migration.retentionMilliseconds: a Headless service needs at least 30000, because \
+         clients keep DNS answers that long; raise it or use ClusterIP",
+        ".spec.migration.retentionMilliseconds",
+    )
+}
+
+/// The operator's own labels decide what belongs to whom.
+pub(crate) fn reserved_labels() -> Rule {
+    forbidden(
+        "!has(self.labels) || self.labels.all(key, !key.startsWith('processhub.io/'))",
+        "invalid_config: spec.processes[].labels: the prefix processhub.io/ is reserved; use a prefix of your own",
+        ".labels",
+    )
+}
+
+/// A process's name is the name of its Service, and with an epoch behind it that of its pods.
+pub(crate) fn process_name() -> Rule {
+    Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message(
+            "invalid_config: metadata.name: at most 40 characters of a-z, 0-9 and '-', beginning with a letter and \
+             not ending with '-'; choose another name",
+        )
+        .reason(Reason::FieldValueInvalid)
+}
+
+/// Covers what must hold in every version, that a process does not change its hub while it migrates.
+pub(crate) fn hub_is_fixed() -> Rule {
+    forbidden(
+        "self.spec.hubName == oldSelf.spec.hubName",
+        "invalid_config: spec.hubName: cannot be changed, a transfer between hubs is not available in this version; \
+         create a process of another name in the other hub",
+        ".spec.hubName",
+    )
+}
+
+/// An epoch that was used must never be used again. The removal is refused too: it would be the way around.
+pub(crate) fn epoch_never_falls() -> Rule {
+    forbidden(
+        "!has(oldSelf.status) || !has(oldSelf.status.epoch) || (has(self.status) && has(self.status.epoch) && \
+         self.status.epoch >= oldSelf.status.epoch)",
+        "invalid_config: status.epoch: an epoch is never lowered or removed; read the object again and decide anew",
+        ".status",
+    )
+}
+
+/// `status.epoch` is the highest epoch ever taken, so that a new leader finds a free one by it alone.
+pub(crate) fn epoch_is_highest() -> Rule {
+    forbidden(
+        "!has(self.status) || ((!has(self.status.owner) || (has(self.status.epoch) && self.status.owner.epoch <= \
+         self.status.epoch)) && (!has(self.status.migration) || (has(self.status.epoch) && \
+         self.status.migration.epoch <= self.status.epoch)))",
+        "invalid_config: status.epoch: below the epoch of the owner or of the migration; take the epoch in the same \
+         write",
+        ".status",
+    )
+}

@@ -1,0 +1,155 @@
+//! The YAML beside the types is what the types say, and can be applied.
+
+use std::path::{Path, PathBuf};
+
+use processhub_crds::generate::{crd_yaml, crds};
+use serde_json::Value;
+
+/// A client-side `kubectl apply` keeps the whole object in an annotation, which may have 256 KiB.
+const MOST_BYTES: usize = 200_000;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn yaml_files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end)))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_yaml_beside_the_types_is_up_to_date() {
+    let update = std::env::var_os("UPDATE_GENERATED").is_some_and(|value| value == "1");
+    for (name, content) in crd_yaml().unwrap() {
+        let path = folder().join(&name);
+        if update {
+            std::fs::write(&path, content).unwrap();
+        } else {
+            let found = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                found == content,
+                "{name} is stale: run `UPDATE_GENERATED=1 cargo test -p processhub-crds` and commit it"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_folder_holds_nothing_else_that_kubectl_would_apply() {
+    assert_eq!(yaml_files(&folder()), ["hubprocesses.processhub.io.yaml", "processhubs.processhub.io.yaml"]);
+}
+
+#[test]
+fn each_file_is_small_enough_for_a_client_side_apply() {
+    for (name, content) in crd_yaml().unwrap() {
+        assert!(content.len() < MOST_BYTES, "{name}: {} bytes", content.len());
+    }
+    for crd in crds().unwrap() {
+        assert!(crd.to_string().len() < MOST_BYTES);
+    }
+}
+
+#[test]
+fn the_yaml_reads_back_as_the_same_definition() {
+    for ((name, content), crd) in crd_yaml().unwrap().iter().zip(crds().unwrap()) {
+        let read: Value = serde_saphyr::from_str(content).unwrap();
+        assert_eq!(read, crd, "{name}");
+    }
+}
+
+fn walk(schema: &Value, path: &str, check: &mut dyn FnMut(&str, &Value)) {
+    check(path, schema);
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, child) in properties {
+            walk(child, &format!("{path}.{name}"), check);
+        }
+    }
+    if let Some(items) = schema.get("items") {
+        walk(items, &format!("{path}[]"), check);
+    }
+    if let Some(values) = schema.get("additionalProperties") {
+        walk(values, &format!("{path}{{}}"), check);
+    }
+}
+
+fn schemas() -> Vec<Value> {
+    crds()
+        .unwrap()
+        .iter()
+        .map(|crd| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone())
+        .collect()
+}
+
+/// The template's own fields are bounded by what the API server accepts as a pod.
+fn is_ours(path: &str) -> bool {
+    !path.starts_with(".spec.template.spec.")
+}
+
+#[test]
+fn every_string_list_map_and_integer_of_ours_is_bounded() {
+    for schema in schemas() {
+        walk(&schema, "", &mut |path, node| {
+            if !is_ours(path) {
+                return;
+            }
+            let has = |key: &str| node.get(key).is_some();
+            match node["type"].as_str() {
+                Some("string") => {
+                    assert!(has("maxLength") || has("enum") || node["format"] == "date-time", "{path}")
+                }
+                Some("array") => assert!(has("maxItems"), "{path}"),
+                Some("object") => assert!(has("properties") || has("maxProperties"), "{path}"),
+                Some("integer") => assert!(has("minimum") && has("maximum"), "{path}"),
+                Some("boolean") => {}
+                other => panic!("{path}: type {other:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn what_the_api_server_would_not_understand_does_not_occur() {
+    for schema in schemas() {
+        walk(&schema, "", &mut |path, node| {
+            for key in ["nullable", "$ref", "anyOf", "oneOf", "allOf"] {
+                assert!(node.get(key).is_none(), "{path}: {key}");
+            }
+            if let Some(format) = node.get("format") {
+                let known = ["int32", "int64", "date-time"].iter().any(|known| format == known);
+                assert!(known, "{path}: format {format}");
+            }
+        });
+    }
+}
+
+#[test]
+fn every_field_of_ours_says_what_it_is_for() {
+    for schema in schemas() {
+        walk(&schema, "", &mut |path, node| {
+            let element = path.ends_with("[]") || path.ends_with("{}");
+            let standard = path.contains(".conditions[]") || path == ".spec.template.metadata";
+            if is_ours(path)
+                && !element
+                && !standard
+                && !path.starts_with(".spec.template.")
+                && path != ".spec.template.spec"
+            {
+                assert!(node.get("description").is_some(), "{path}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_status_has_no_defaults_that_would_put_back_what_was_removed() {
+    for schema in schemas() {
+        walk(&schema["properties"]["status"], "status", &mut |path, node| {
+            assert!(node.get("default").is_none(), "{path}");
+        });
+    }
+}
