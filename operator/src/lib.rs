@@ -1,1 +1,3 @@
-//! Part of ProcessHub for Kubernetes.
+//! The operator of ProcessHub for Kubernetes.
+
+pub mod assignments;

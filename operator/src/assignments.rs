@@ -1,0 +1,320 @@
+//! What the two loops tell each other: the hub loop where each process should be, the process loop what it saw.
+//!
+//! Both sides are level-triggered. An entry is the whole present truth of its writer, never a message to be consumed;
+//! a change of it wakes the other loop through the stream that the reader subscribed to. Nothing here outlives the
+//! operator's process: a new leader fills both maps again from what it observes.
+//!
+//! The maps hold one entry per process of all hubs, so the locks are held for single look-ups only, or for one pass
+//! over a hub ([`Board::facts_of`]); never across an `await`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use k8s_openapi::jiff::Timestamp;
+use processhub_crds::MigrationTrigger;
+use processhub_crds::vocabulary::{MoveReason, ProcessReason};
+use processhub_protocol::handover::Waiting;
+use processhub_protocol::id::ProcessUid;
+use processhub_protocol::ledger::{AbortReason, Kind};
+
+/// A `ProcessHub` by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HubKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// A `HubProcess` by UID, and by name so that it can be reconciled.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessKey {
+    /// UID: a new object of the same name is another process.
+    pub uid: ProcessUid,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// What the planner wants of one process. Written by the hub loop, read by the process loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assignment {
+    /// The move that may begin now. For a process without an owner it names the node of its first start, for one
+    /// whose owner is dead that of its recovery. `None`: it stays where it is, or waits for the limits.
+    ///
+    /// While a move is under way it is only read where that move has to be planned again (its target died).
+    pub go: Option<Go>,
+    /// Why the move under way should be given up, if it still can be.
+    pub give_up: Option<AbortReason>,
+    /// Why a move or a start that is wanted may not begin; shown on the object. With one of
+    /// `NotAMember, NoTargetNodes, Draining` and a wish on the object the wish is refused and removed.
+    pub held: Option<Held>,
+}
+
+/// A move that may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Go {
+    /// `HotSwap` or `ColdSwap`; `Start` and `Recover` follow from the ledger.
+    pub kind: Kind,
+    /// Where to.
+    pub node: String,
+    /// What caused it.
+    pub trigger: MigrationTrigger,
+}
+
+/// Why nothing begins, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Reason of the condition `Progressing`.
+    pub reason: ProcessReason,
+    /// Its message.
+    pub message: String,
+}
+
+/// What the process loop last saw of one process. Written by the process loop, read by the hub loop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// The process.
+    pub key: ProcessKey,
+    /// Its hub.
+    pub hub: HubKey,
+    /// `spec.nodeName`.
+    pub pin: Option<String>,
+    /// Node in the annotation `processhub.io/move-to`, while the wish stands.
+    pub wish: Option<String>,
+    /// Whether the object, not only its hub, is paused.
+    pub paused: bool,
+    /// Node of the owner; `None` before the first commit.
+    pub node: Option<String>,
+    /// What the owner is like.
+    pub owner: OwnerState,
+    /// The move under way.
+    pub moving: Option<Moving>,
+    /// Whether the worker can hand over; `None` while it has not said.
+    pub capable: Option<bool>,
+    /// What the process loop waits for.
+    pub waiting: Waiting,
+    /// The last move that did not succeed, unless a later one did: what a back-off is counted from.
+    pub failed: Option<FailedMove>,
+}
+
+/// What the owner of a process is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnerState {
+    /// There is none yet.
+    #[default]
+    None,
+    /// It acknowledges requests.
+    Serving,
+    /// It is there and does not acknowledge: moving, crashed, waiting for a grant.
+    NotServing,
+    /// Its pod has a deletion timestamp: it has to be elsewhere by then, which makes the move urgent. Stands above
+    /// `Serving` and `NotServing`.
+    Leaving {
+        /// When the kubelet kills it.
+        until: Timestamp,
+    },
+    /// It does not answer and is not proven dead.
+    Unreachable,
+    /// It is proven dead; a `Go` starts its recovery.
+    Dead,
+}
+
+/// A move under way, as far as the planner needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moving {
+    /// How.
+    pub kind: Kind,
+    /// What caused it.
+    pub trigger: MigrationTrigger,
+    /// Node that is left, if there is a source.
+    pub from: Option<String>,
+    /// Node of the target.
+    pub to: String,
+    /// How far it is.
+    pub phase: MovingPhase,
+}
+
+/// How far a move is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MovingPhase {
+    /// The source serves; a `give_up: Withdrawn` still stops it.
+    Prepared,
+    /// The source is frozen: going on is the shorter blackout.
+    Frozen,
+    /// The target owns the process; it counts against no node's limits for entering or leaving any more.
+    Committed,
+    /// It is being undone.
+    Aborted,
+}
+
+/// A move that ended without success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedMove {
+    /// Node of its target.
+    pub to: String,
+    /// Why.
+    pub reason: Option<MoveReason>,
+    /// When.
+    pub at: Timestamp,
+    /// How many in a row did not succeed, as far as the history reaches.
+    pub times: u32,
+}
+
+/// The board on which both loops write. Shared by an `Arc`.
+#[derive(Debug)]
+pub struct Board {
+    assignments: Mutex<BTreeMap<ProcessUid, Assignment>>,
+    facts: Mutex<BTreeMap<HubKey, BTreeMap<ProcessUid, ProcessFacts>>>,
+    to_processes: UnboundedSender<ProcessKey>,
+    to_hubs: UnboundedSender<HubKey>,
+}
+
+/// The wake-ups of a [`Board`], one for each loop. They coalesce in the controllers' queues.
+#[derive(Debug)]
+pub struct Wakeups {
+    /// Processes whose assignment changed; for the process loop.
+    pub processes: UnboundedReceiver<ProcessKey>,
+    /// Hubs of which the facts of some process changed; for the hub loop.
+    pub hubs: UnboundedReceiver<HubKey>,
+}
+
+impl Board {
+    /// An empty board and its wake-ups.
+    #[must_use]
+    pub fn new() -> (Self, Wakeups) {
+        let (to_processes, processes) = unbounded();
+        let (to_hubs, hubs) = unbounded();
+        let board = Self { assignments: Mutex::default(), facts: Mutex::default(), to_processes, to_hubs };
+        (board, Wakeups { processes, hubs })
+    }
+
+    /// Writes what the planner wants of a process, and wakes the process loop if that is new. Hub loop only.
+    pub fn assign(&self, process: &ProcessKey, assignment: Assignment) -> bool {
+        let mut assignments = lock(&self.assignments);
+        if assignments.get(&process.uid) == Some(&assignment) {
+            return false;
+        }
+        assignments.insert(process.uid.clone(), assignment);
+        drop(assignments);
+        // The receiver is gone only while the operator ends.
+        let _ = self.to_processes.unbounded_send(process.clone());
+        true
+    }
+
+    /// What the planner wants of a process; `None` until it has been planned. Process loop.
+    #[must_use]
+    pub fn assignment(&self, process: &ProcessUid) -> Option<Assignment> {
+        lock(&self.assignments).get(process).cloned()
+    }
+
+    /// Writes what was seen of a process, and wakes the hub loop if that is new. Process loop only.
+    pub fn report(&self, facts: ProcessFacts) -> bool {
+        let mut all = lock(&self.facts);
+        let of_hub = all.entry(facts.hub.clone()).or_default();
+        if of_hub.get(&facts.key.uid) == Some(&facts) {
+            return false;
+        }
+        let hub = facts.hub.clone();
+        of_hub.insert(facts.key.uid.clone(), facts);
+        drop(all);
+        let _ = self.to_hubs.unbounded_send(hub);
+        true
+    }
+
+    /// Everything that was seen of the processes of a hub, by UID. A process that is missing has not been observed
+    /// since this operator started. Hub loop.
+    #[must_use]
+    pub fn facts_of(&self, hub: &HubKey) -> BTreeMap<ProcessUid, ProcessFacts> {
+        lock(&self.facts).get(hub).cloned().unwrap_or_default()
+    }
+
+    /// Forgets a process whose object is gone. Process loop only.
+    pub fn forget(&self, process: &ProcessUid) {
+        lock(&self.assignments).remove(process);
+        let mut woken = Vec::new();
+        lock(&self.facts).retain(|hub, processes| {
+            if processes.remove(process).is_some() {
+                woken.push(hub.clone());
+            }
+            !processes.is_empty()
+        });
+        for hub in woken {
+            let _ = self.to_hubs.unbounded_send(hub);
+        }
+    }
+}
+
+/// A poisoned lock holds a whole map all the same: every change of it is one insertion or removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(uid: &str) -> ProcessKey {
+        ProcessKey { uid: uid.into(), namespace: "ns".into(), name: format!("p-{uid}") }
+    }
+
+    fn facts(uid: &str, hub: &str) -> ProcessFacts {
+        ProcessFacts {
+            key: process(uid),
+            hub: HubKey { namespace: "ns".into(), name: hub.into() },
+            pin: None,
+            wish: None,
+            paused: false,
+            node: None,
+            owner: OwnerState::None,
+            moving: None,
+            capable: None,
+            waiting: Waiting::Placement,
+            failed: None,
+        }
+    }
+
+    fn go(node: &str) -> Assignment {
+        let go = Go { kind: Kind::HotSwap, node: node.into(), trigger: MigrationTrigger::Rebalance };
+        Assignment { go: Some(go), ..Assignment::default() }
+    }
+
+    #[test]
+    fn a_new_assignment_wakes_the_process_once_and_an_equal_one_does_not() {
+        let (board, mut wake) = Board::new();
+        assert_eq!(board.assignment(&"u1".into()), None);
+        assert!(board.assign(&process("u1"), go("n1")));
+        assert!(!board.assign(&process("u1"), go("n1")));
+        assert_eq!(wake.processes.try_recv(), Ok(process("u1")));
+        assert!(wake.processes.try_recv().is_err());
+        assert_eq!(board.assignment(&"u1".into()), Some(go("n1")));
+    }
+
+    #[test]
+    fn facts_are_kept_by_hub_and_wake_the_hub_only_when_they_change() {
+        let (board, mut wake) = Board::new();
+        assert!(board.report(facts("u1", "a")));
+        assert!(!board.report(facts("u1", "a")));
+        assert!(board.report(ProcessFacts { owner: OwnerState::Dead, ..facts("u1", "a") }));
+        let hub = facts("u1", "a").hub;
+        assert_eq!(wake.hubs.try_recv(), Ok(hub.clone()));
+        assert_eq!(wake.hubs.try_recv(), Ok(hub.clone()));
+        assert!(wake.hubs.try_recv().is_err());
+        assert_eq!(board.facts_of(&hub).len(), 1);
+        assert!(board.facts_of(&HubKey { name: "b".into(), ..hub }).is_empty());
+    }
+
+    #[test]
+    fn a_forgotten_process_leaves_nothing_behind_and_its_hub_hears_of_it() {
+        let (board, mut wake) = Board::new();
+        board.report(facts("u1", "a"));
+        board.assign(&process("u1"), go("n1"));
+        let _ = wake.hubs.try_recv();
+        board.forget(&"u1".into());
+        assert_eq!(board.assignment(&"u1".into()), None);
+        assert!(board.facts_of(&facts("u1", "a").hub).is_empty());
+        assert!(wake.hubs.try_recv().is_ok());
+    }
+}
