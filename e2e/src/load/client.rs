@@ -1,0 +1,151 @@
+//! One client of one process: sends one request after another, never the same one twice.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::history::{Operation, Outcome};
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Name, unique in a run.
+    pub name: String,
+    /// The process that it talks to.
+    pub process: String,
+    /// The process's stable address: all that it knows.
+    pub address: SocketAddr,
+    /// Whether each request gets a connection of its own.
+    pub fresh: bool,
+    /// Pause between two requests.
+    pub pause: Duration,
+    /// How long it waits for an answer before the outcome is unknown.
+    pub patience: Duration,
+}
+
+/// A client with its connection.
+pub struct Client {
+    options: ClientOptions,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    number: u64,
+}
+
+impl Client {
+    /// A client that has sent nothing yet.
+    #[must_use]
+    pub fn new(options: ClientOptions) -> Self {
+        Self { options, connection: None, number: 0 }
+    }
+
+    /// Pause between two requests.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        self.options.pause
+    }
+
+    /// Sends the next request and waits for its outcome.
+    pub async fn step(&mut self) -> Operation {
+        self.number += 1;
+        let sent = now();
+        let outcome = match timeout(self.options.patience, self.exchange()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Unknown { message: "no answer in time".into() },
+        };
+        if self.options.fresh || !matches!(outcome, Outcome::Acknowledged { .. }) {
+            self.connection = None;
+        }
+        Operation {
+            process: self.options.process.clone(),
+            client: self.options.name.clone(),
+            number: self.number,
+            fresh: self.options.fresh,
+            sent,
+            done: now(),
+            outcome,
+        }
+    }
+
+    async fn exchange(&mut self) -> Outcome {
+        let mut connection = match self.connect().await {
+            Ok(connection) => connection,
+            Err(error) => return Outcome::Refused { status: 0, message: format!("connect: {error}") },
+        };
+        let outcome = match connection.send_request(self.request()).await {
+            // Not one byte of it was written: the server had closed the idle connection.
+            Err(error) if error.is_canceled() => {
+                return Outcome::Refused {
+                    status: 0,
+                    message: format!("closed before it was sent: {error}"),
+                };
+            }
+            Err(error) => return Outcome::Unknown { message: error.to_string() },
+            Ok(response) => {
+                let status = response.status();
+                match response.into_body().collect().await {
+                    Ok(body) => judge(status, &body.to_bytes()),
+                    Err(error) => Outcome::Unknown { message: format!("answer cut short: {error}") },
+                }
+            }
+        };
+        self.connection = Some(connection);
+        outcome
+    }
+
+    /// The kept connection, if it is still open, or a new one. Nothing has been sent at this point, so a new
+    /// connection is no retry.
+    async fn connect(&mut self) -> std::io::Result<SendRequest<Full<Bytes>>> {
+        if let Some(mut kept) = self.connection.take()
+            && kept.ready().await.is_ok()
+        {
+            return Ok(kept);
+        }
+        let stream = TcpStream::connect(self.options.address).await?;
+        stream.set_nodelay(true)?;
+        let (mut sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        tokio::spawn(connection);
+        sender.ready().await.map_err(std::io::Error::other)?;
+        Ok(sender)
+    }
+
+    fn request(&self) -> http::Request<Full<Bytes>> {
+        let body = serde_json::json!({ "client": self.options.name, "number": self.number });
+        let mut request = http::Request::new(Full::new(Bytes::from(body.to_string())));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = http::Uri::from_static("/increment");
+        let headers = request.headers_mut();
+        if let Ok(host) = http::HeaderValue::from_str(&self.options.address.to_string()) {
+            headers.insert(http::header::HOST, host);
+        }
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        request
+    }
+}
+
+fn judge(status: http::StatusCode, body: &[u8]) -> Outcome {
+    if status.is_success() {
+        return match serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|v| v["value"].as_u64())
+        {
+            Some(value) => Outcome::Acknowledged { value },
+            None => Outcome::Unknown { message: "an answer without a value".into() },
+        };
+    }
+    let message: String = String::from_utf8_lossy(body).chars().take(200).collect();
+    if status == http::StatusCode::BAD_GATEWAY {
+        Outcome::Unknown { message }
+    } else {
+        Outcome::Refused { status: status.as_u16(), message }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,10 @@
+//! Clients that make loss and duplication visible: they number their requests, never send one twice, and know nothing
+//! of a process but its stable address.
+
+mod client;
+mod driver;
+mod history;
+
+pub use client::{Client, ClientOptions};
+pub use driver::{Load, Target};
+pub use history::{Operation, Outcome};

@@ -1,0 +1,9 @@
+//! Judges: what was promised, checked offline against what clients saw and what the processes hold in the end.
+
+mod account;
+mod gaps;
+mod order;
+
+pub use account::{Account, Applied, account};
+pub use gaps::{Percentiles, longest_gaps};
+pub use order::{Disorder, check_order};
