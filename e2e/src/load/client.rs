@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -126,6 +127,29 @@ impl Client {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         request
     }
+}
+
+/// `GET path` on a connection of its own; the body as text.
+///
+/// # Errors
+/// When there is no answer within ten seconds, or its status is not a success.
+pub async fn fetch(address: SocketAddr, path: &str) -> Result<String> {
+    let exchange = async {
+        let stream = TcpStream::connect(address).await?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = http::Request::get(path)
+            .header(http::header::HOST, address.to_string())
+            .body(Full::new(Bytes::new()))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(String::from_utf8(body.to_vec())?)
+    };
+    timeout(Duration::from_secs(10), exchange).await.context("no answer within 10 s")?
 }
 
 fn judge(status: http::StatusCode, body: &[u8]) -> Outcome {

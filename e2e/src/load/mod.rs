@@ -4,7 +4,9 @@
 mod client;
 mod driver;
 mod history;
+mod remote;
 
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, fetch};
 pub use driver::{Load, Target};
 pub use history::{Operation, Outcome};
+pub use remote::{Answers, Order, RemoteLoad, Word};
