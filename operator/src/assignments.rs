@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use processhub_crds::MigrationTrigger;
 use processhub_crds::vocabulary::{MoveReason, ProcessReason};
 use processhub_protocol::handover::Waiting;
-use processhub_protocol::id::ProcessUid;
+use processhub_protocol::id::{Epoch, ProcessUid};
 use processhub_protocol::ledger::{AbortReason, Kind};
 
 /// A `ProcessHub` by name.
@@ -62,6 +62,9 @@ pub struct Go {
     pub node: String,
     /// What caused it.
     pub trigger: MigrationTrigger,
+    /// The ledger's epoch that it was decided on ([`ProcessFacts::epoch`]). At any other epoch it is void: a move has
+    /// begun or ended since, and beginning it again would repeat that move, or skip its back-off.
+    pub epoch: Epoch,
 }
 
 /// Why nothing begins, in words.
@@ -80,6 +83,8 @@ pub struct ProcessFacts {
     pub key: ProcessKey,
     /// Its hub.
     pub hub: HubKey,
+    /// The ledger's epoch.
+    pub epoch: Epoch,
     /// `spec.nodeName`.
     pub pin: Option<String>,
     /// Node in the annotation `processhub.io/move-to`, while the wish stands.
@@ -264,6 +269,7 @@ mod tests {
         ProcessFacts {
             key: process(uid),
             hub: HubKey { namespace: "ns".into(), name: hub.into() },
+            epoch: Epoch(0),
             pin: None,
             wish: None,
             paused: false,
@@ -277,7 +283,12 @@ mod tests {
     }
 
     fn go(node: &str) -> Assignment {
-        let go = Go { kind: Kind::HotSwap, node: node.into(), trigger: MigrationTrigger::Rebalance };
+        let go = Go {
+            kind: Kind::HotSwap,
+            node: node.into(),
+            trigger: MigrationTrigger::Rebalance,
+            epoch: Epoch(0),
+        };
         Assignment { go: Some(go), ..Assignment::default() }
     }
 
