@@ -98,3 +98,91 @@ pub fn time(at: Timestamp) -> Time {
 pub fn bounded(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn ready(status: bool, reason: ProcessReason, message: &str) -> Wanted {
+        Wanted::process(ProcessCondition::Ready, status, reason, message).observed(Some(1))
+    }
+
+    #[test]
+    fn a_new_condition_begins_now() {
+        let mut conditions = Vec::new();
+        assert!(set(&mut conditions, ready(true, ProcessReason::Serving, "pod a-1"), at(10)));
+        let condition = get(&conditions, "Ready").unwrap();
+        assert_eq!(condition.last_transition_time, Time(at(10)));
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", "Serving"));
+        assert_eq!(condition.observed_generation, Some(1));
+        assert!(get(&conditions, "Progressing").is_none());
+    }
+
+    #[test]
+    fn the_same_condition_changes_nothing() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, ready(true, ProcessReason::Serving, "pod a-1"), at(10));
+        let before = conditions.clone();
+        assert!(!set(&mut conditions, ready(true, ProcessReason::Serving, "pod a-1"), at(20)));
+        assert_eq!(conditions, before);
+    }
+
+    #[test]
+    fn another_reason_message_or_generation_is_a_change_but_no_transition() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, ready(false, ProcessReason::Starting, "x"), at(10));
+        assert!(set(&mut conditions, ready(false, ProcessReason::Moving, "x"), at(20)));
+        assert!(set(&mut conditions, ready(false, ProcessReason::Moving, "y"), at(30)));
+        assert!(set(&mut conditions, ready(false, ProcessReason::Moving, "y").observed(Some(2)), at(40)));
+        assert_eq!(conditions[0].last_transition_time, Time(at(10)));
+        assert_eq!(conditions.len(), 1);
+    }
+
+    #[test]
+    fn another_status_is_a_transition() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, ready(true, ProcessReason::Serving, "x"), at(10));
+        let unknown =
+            Wanted::process(ProcessCondition::Ready, Status::Unknown, ProcessReason::OwnerUnreachable, "x");
+        assert!(set(&mut conditions, unknown, at(20)));
+        assert_eq!(conditions[0].last_transition_time, Time(at(20)));
+    }
+
+    #[test]
+    fn conditions_keep_their_order() {
+        let mut conditions = Vec::new();
+        let hub = |type_, reason| Wanted::hub(type_, true, reason, "");
+        set(&mut conditions, hub(HubCondition::Accepted, HubReason::Valid), at(1));
+        set(&mut conditions, hub(HubCondition::Ready, HubReason::Serving), at(1));
+        set(
+            &mut conditions,
+            Wanted::hub(HubCondition::Accepted, false, HubReason::InvalidConfig, "x"),
+            at(2),
+        );
+        let types: Vec<_> = conditions.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, ["Accepted", "Ready"]);
+    }
+
+    #[test]
+    fn a_time_survives_the_way_to_the_api_server_and_back() {
+        let fine = Timestamp::new(10, 999_000_000).unwrap();
+        let mut conditions = Vec::new();
+        set(&mut conditions, ready(true, ProcessReason::Serving, "x"), fine);
+        let json = serde_json::to_value(&conditions).unwrap();
+        assert_eq!(serde_json::from_value::<Vec<Condition>>(json).unwrap(), conditions);
+    }
+
+    #[test]
+    fn a_message_is_cut_at_a_character_to_what_the_schema_allows() {
+        let mut conditions = Vec::new();
+        let long = "ü".repeat(MAX_MESSAGE);
+        set(&mut conditions, ready(true, ProcessReason::Serving, &long), at(10));
+        assert_eq!(conditions[0].message.len(), MAX_MESSAGE);
+        assert_eq!(bounded("aüb", 2), "a");
+        assert_eq!(bounded("aüb", 9), "aüb");
+    }
+}

@@ -18,6 +18,7 @@ mod migration;
 mod process;
 pub mod rules;
 mod schema;
+pub mod validate;
 pub mod vocabulary;
 
 pub use hub::{

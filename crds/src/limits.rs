@@ -21,3 +21,5 @@ pub const MAX_MESSAGE: usize = 2048;
 pub const MAX_HISTORY: usize = 5;
 /// How many member names a hub's status lists; the count beside them is always whole.
 pub const MAX_MEMBER_NAMES: usize = 64;
+/// Ports that the sidecar uses in every pod: its own and that of the worker's contract.
+pub const RESERVED_PORTS: std::ops::RangeInclusive<u16> = 9700..=9719;

@@ -1,5 +1,7 @@
 //! The YAML beside the types is what the types say, and can be applied.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, outside of what clippy takes for tests
+
 use std::path::{Path, PathBuf};
 
 use processhub_crds::generate::{crd_yaml, crds};
