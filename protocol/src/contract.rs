@@ -23,7 +23,7 @@ pub mod types;
 
 pub use check::Violation;
 pub use error::{Disposition, ErrorBody, ErrorCode};
-pub use names::{Name, PartName};
+pub use names::{BadName, Name, PartName};
 pub use types::{
     ActivateRequest, ApplyRequest, CaptureAnswer, CaptureMode, CapturePart, CapturePurpose, CaptureRequest,
     CaptureSummary, Direction, Info, PartSize, ProcessInfo, Reason, ResumeRequest, SuspendRequest,

@@ -11,7 +11,7 @@
 //! the draining of requests between `suspend` and [`Machine::drained`] may overlap with other commands.
 
 use super::{ApplyRequest, ErrorBody, ErrorCode, Name, WorkerState};
-use crate::id::{Epoch, Seq};
+use crate::id::Epoch;
 
 /// What is left to do for a command that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +72,6 @@ impl Machine {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.highest
-    }
-
-    /// Number of the state that was applied and is not active yet.
-    #[must_use]
-    pub fn applied_seq(&self) -> Option<Seq> {
-        self.applied.as_ref().map(|applied| applied.request.seq)
     }
 
     /// Whether a client's request may run now.
