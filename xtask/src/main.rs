@@ -1,2 +1,35 @@
-//! Part of ProcessHub for Kubernetes.
-fn main() {}
+//! The few commands a person types: `cargo xtask <command>`.
+
+mod cluster;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What is done to this repository by hand.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A real Kubernetes cluster of many nodes on this machine
+    Cluster(cluster::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Cluster(arguments) => cluster::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without a backtrace: these are answers to a person.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
