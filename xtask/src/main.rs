@@ -1,6 +1,7 @@
 //! The few commands a person types: `cargo xtask <command>`.
 
 mod cluster;
+mod test;
 
 use std::process::ExitCode;
 
@@ -18,11 +19,14 @@ struct Arguments {
 enum Command {
     /// A real Kubernetes cluster of many nodes on this machine
     Cluster(cluster::Arguments),
+    /// Every check and every test
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(arguments) => cluster::run(arguments),
+        Command::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
