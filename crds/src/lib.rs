@@ -10,6 +10,8 @@
 // kube reads each printer column as a list of its own; clippy takes their equal keys for repetitions.
 #![allow(clippy::duplicated_attributes)]
 
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 pub mod conditions;
 pub mod generate;
 mod hub;
