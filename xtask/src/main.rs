@@ -1,6 +1,7 @@
 //! The few commands a person types: `cargo xtask <command>`.
 
 mod cluster;
+mod generate;
 mod test;
 
 use std::process::ExitCode;
@@ -19,6 +20,10 @@ struct Arguments {
 enum Command {
     /// A real Kubernetes cluster of many nodes on this machine
     Cluster(cluster::Arguments),
+    /// Write the files that are made from code
+    Generate,
+    /// Every generated file of the repository, again
+    Generate,
     /// Every check and every test
     Test(test::Arguments),
 }
@@ -26,6 +31,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(arguments) => cluster::run(arguments),
+        Command::Generate => generate::run(),
+        Command::Generate => generate::run(),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {
