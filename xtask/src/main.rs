@@ -20,8 +20,6 @@ struct Arguments {
 enum Command {
     /// A real Kubernetes cluster of many nodes on this machine
     Cluster(cluster::Arguments),
-    /// Write the files that are made from code
-    Generate,
     /// Every generated file of the repository, again
     Generate,
     /// Every check and every test
@@ -31,7 +29,6 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(arguments) => cluster::run(arguments),
-        Command::Generate => generate::run(),
         Command::Generate => generate::run(),
         Command::Test(arguments) => test::run(&arguments),
     };
