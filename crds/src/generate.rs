@@ -88,5 +88,4 @@ fn file(crd: &Value) -> Result<(String, String), GenerateError> {
     Ok((name, format!("{HEADER}{yaml}")))
 }
 
-const HEADER: &str =
-    "# Generated from the types in src/ by `UPDATE_GENERATED=1 cargo test -p processhub-crds`.\n";
+const HEADER: &str = "# Generated from the types of processhub-crds by `cargo xtask generate`.\n";

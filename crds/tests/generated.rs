@@ -14,6 +14,11 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// A chart can only contain files of its own folder, so that it has copies.
+fn folders() -> [PathBuf; 2] {
+    [folder(), folder().join("../charts/processhub/files/crds")]
+}
+
 fn yaml_files(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
@@ -27,23 +32,34 @@ fn yaml_files(folder: &Path) -> Vec<String> {
 #[test]
 fn the_yaml_beside_the_types_is_up_to_date() {
     let update = std::env::var_os("UPDATE_GENERATED").is_some_and(|value| value == "1");
-    for (name, content) in crd_yaml().unwrap() {
-        let path = folder().join(&name);
+    for (folder, (name, content)) in
+        folders().iter().flat_map(|folder| crd_yaml().unwrap().into_iter().map(move |file| (folder, file)))
+    {
+        let path = folder.join(&name);
         if update {
+            std::fs::create_dir_all(folder).unwrap();
             std::fs::write(&path, content).unwrap();
         } else {
             let found = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 found == content,
-                "{name} is stale: run `UPDATE_GENERATED=1 cargo test -p processhub-crds` and commit it"
+                "{} is stale: run `cargo xtask generate` and commit it",
+                path.display()
             );
         }
     }
 }
 
 #[test]
-fn the_folder_holds_nothing_else_that_kubectl_would_apply() {
-    assert_eq!(yaml_files(&folder()), ["hubprocesses.processhub.io.yaml", "processhubs.processhub.io.yaml"]);
+fn the_folders_hold_nothing_else_that_kubectl_would_apply() {
+    for folder in folders() {
+        assert_eq!(
+            yaml_files(&folder),
+            ["hubprocesses.processhub.io.yaml", "processhubs.processhub.io.yaml"],
+            "{}",
+            folder.display()
+        );
+    }
 }
 
 #[test]
