@@ -229,7 +229,7 @@ impl From<&MigrationRecord> for MigrationSummary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MayMiss {
-    /// The first sequence number that may be missing; 0 when nothing of the state was left.
+    /// The first sequence number that may be missing; 1 when nothing of the state was left.
     pub from: u64,
     /// The last sequence number that may be missing, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

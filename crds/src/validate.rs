@@ -175,8 +175,8 @@ pub enum Handover {
     IfCapable,
     /// `true`: a worker that cannot is not moved.
     Required,
-    /// `false`: never; what is dropped is said on the object.
-    Off,
+    /// `false`: no state is carried; what is dropped is said on the object.
+    Never,
 }
 
 /// Looks at a whole hub.
@@ -344,7 +344,7 @@ fn migration_config(migration: &Migration) -> MigrationConfig {
         handover: match handover {
             None => Handover::IfCapable,
             Some(true) => Handover::Required,
-            Some(false) => Handover::Off,
+            Some(false) => Handover::Never,
         },
         state_ttl: Duration::from_millis(*state_ttl_milliseconds),
         state_query_timeout: Duration::from_millis(*state_query_timeout_milliseconds),

@@ -98,7 +98,7 @@ fn what_was_given_is_kept() {
     assert_eq!(valid.distribution, DistributionStrategy::Guided);
     let migration = valid.migration;
     assert_eq!(migration.strategy, MigrationStrategy::ColdSwap);
-    assert_eq!(migration.handover, Handover::Off);
+    assert_eq!(migration.handover, Handover::Never);
     assert_eq!(migration.state_ttl, Duration::from_millis(101));
     assert_eq!(migration.state_query_timeout, Duration::from_millis(102));
     assert_eq!(migration.retention, Duration::from_secs(30));

@@ -143,10 +143,14 @@ vocabulary! {
         Cancelled = "Cancelled",
         /// A newer wish or a newer assignment replaced it.
         Superseded = "Superseded",
+        /// The plan no longer wants it, for example after an uncordon; nothing had been frozen.
+        Withdrawn = "Withdrawn",
         /// `spec.migration.deadlineSeconds` ran out.
         DeadlineExceeded = "DeadlineExceeded",
-        /// The target's pod did not become ready in time, or cannot.
+        /// The target's pod did not become ready in time.
         TargetNotReady = "TargetNotReady",
+        /// The target's pod cannot start: image, crash.
+        TargetFailed = "TargetFailed",
         /// The target's pod is gone.
         TargetLost = "TargetLost",
         /// No member has room for the target.
@@ -179,6 +183,8 @@ vocabulary! {
         DigestMismatch = "DigestMismatch",
         /// `handover: true`, and the worker does not speak the contract.
         HandoverNotSupported = "HandoverNotSupported",
+        /// No move: an owner had fenced itself and was granted again.
+        Regrant = "Regrant",
         /// The pod of the source was deleted.
         PodDeleted = "PodDeleted",
         /// The object or its hub was deleted.
