@@ -25,7 +25,8 @@ use crate::slots::{self, Slot};
 use crate::tools::Tool;
 
 /// Where the node's programs write beside their configured directories, kept apart from the host and from each other.
-const PRIVATE_DIRS: [&str; 4] = ["/run/netns", "/run/containerd", "/var/lib/cni", "/var/log/containers"];
+const PRIVATE_DIRS: [&str; 5] =
+    ["/var/lib/kubelet", "/run/netns", "/run/containerd", "/var/lib/cni", "/var/log/containers"];
 const INIT: &str = "init";
 const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
