@@ -41,6 +41,7 @@ pub struct Server {
     control: TcpListener,
     listen: TcpListener,
     config: Config,
+    map_contract: Box<dyn FnOnce(Router) -> Router + Send>,
 }
 
 impl Server {
@@ -52,7 +53,15 @@ impl Server {
         let bind = async |address| {
             TcpListener::bind(address).await.map_err(|source| RunError::Bind { address, source })
         };
-        Ok(Self { control: bind(config.control).await?, listen: bind(config.listen).await?, config })
+        let (control, listen) = (bind(config.control).await?, bind(config.listen).await?);
+        Ok(Self { control, listen, config, map_contract: Box::new(|contract| contract) })
+    }
+
+    /// Puts something around the contract's routes: a log of the calls, or a fault that a test wants.
+    #[must_use]
+    pub fn map_contract(mut self, map: impl FnOnce(Router) -> Router + Send + 'static) -> Self {
+        self.map_contract = Box::new(map);
+        self
     }
 
     /// Where the sidecar reaches the worker.
@@ -91,7 +100,7 @@ impl Server {
         let clients =
             axum::serve(self.listen, clients).with_graceful_shutdown(until(stopped.clone())).into_future();
         // The contract is answered to the end: the sidecar asks for as long as requests run.
-        let control = axum::serve(self.control, control::routes(core)).into_future();
+        let control = axum::serve(self.control, (self.map_contract)(control::routes(core))).into_future();
         let grace = self.config.shutdown_grace;
         let overdue = async move {
             until(stopped).await;
