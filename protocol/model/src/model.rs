@@ -1,0 +1,228 @@
+//! The system as a whole: its tables, its first state, and what can happen in a state.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use processhub_protocol::fence::{Floor, Record, Role, Step as Done};
+use processhub_protocol::handover::Effect;
+use processhub_protocol::ledger::{Kind, Ledger, Owner};
+use processhub_protocol::rules::{Rule, enforced};
+
+use crate::intern::{Id, Interner};
+use crate::message::Message;
+use crate::names::{self, Slot};
+use crate::operator::Sight;
+use crate::promise::{self, Promise};
+use crate::state::{Bag, Budget, Mode, NOWHERE, PODS, Pod, PodPhase, State, Versioned, WRITES, Wish, Worker};
+use crate::step::Step;
+
+/// What is explored.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name.
+    pub name: &'static str,
+    /// How the process moves.
+    pub kind: Kind,
+    /// Whether state is handed over.
+    pub with_state: bool,
+    /// Whether the process has to be started first.
+    pub starts: bool,
+    /// Whether a second operator believes that it leads, with a ledger that lags behind.
+    pub second_leader: bool,
+    /// How many incarnations may exist at once.
+    pub pods: usize,
+    /// What may happen.
+    pub budget: Budget,
+}
+
+/// A step, the state after it, and the promise that it broke.
+#[derive(Debug)]
+pub struct Edge {
+    /// What happened.
+    pub step: Step,
+    /// The state after it.
+    pub state: State,
+    /// What it broke.
+    pub broken: Option<Promise>,
+}
+
+/// The tables of one exploration. Which number stands for what depends on the order of discovery, which is always the
+/// same.
+#[derive(Debug)]
+pub struct Model {
+    /// What is explored.
+    pub config: Config,
+    /// Ledgers.
+    pub ledgers: Interner<Ledger>,
+    /// Records.
+    pub records: Interner<Record>,
+    /// Messages.
+    pub messages: Interner<Message>,
+    /// Effects.
+    pub effects: Interner<Effect>,
+    pub(crate) decisions: HashMap<Sight, Rc<[Id]>>,
+    /// Whether the last call of [`Model::successors`] wanted a pod more than the bound allows.
+    pub exhausted: bool,
+}
+
+impl Model {
+    /// The tables, empty.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            ledgers: Interner::new(),
+            records: Interner::new(),
+            messages: Interner::new(),
+            effects: Interner::new(),
+            decisions: HashMap::new(),
+            exhausted: false,
+        }
+    }
+
+    /// Where everything begins: with nothing, or with an owner that serves.
+    pub fn first(&mut self) -> State {
+        let mut ledger = Ledger::default();
+        let mut pods = [Pod::default(); PODS];
+        let mut routed = NOWHERE;
+        if !self.config.starts {
+            let epoch = names::epoch(1);
+            let role = Role::Active { epoch, kept: None };
+            let record = Record {
+                floor: Floor { epoch, step: Done::TakeOver },
+                role,
+                ..Record::first(names::record(0, 0), names::process(), names::uid(0), epoch)
+            };
+            ledger.epoch = epoch;
+            ledger.owner = Some(Owner { pod: names::pod(0, 1), record: names::record(0, 0), epoch });
+            let record = self.records.id(record);
+            pods[0] = Pod {
+                phase: PodPhase::Running,
+                born: 1,
+                disk: record,
+                record,
+                worker: Worker { mode: Mode::Active, writes: 0, epoch: 1 },
+                persisted: true,
+                activated: true,
+                ..Pod::default()
+            };
+            routed = 0;
+        }
+        let top = names::small(ledger.epoch);
+        let ledger = Versioned { ledger: self.ledgers.id(ledger), version: 0 };
+        State {
+            ledger,
+            stale: ledger,
+            pods,
+            net: Bag::default(),
+            routed,
+            wish: Wish::Finish,
+            acknowledged: 0,
+            excused: 0,
+            seqs: [0; WRITES],
+            top,
+            budget: self.config.budget,
+        }
+    }
+
+    /// Everything that can happen in `from`.
+    pub fn successors(&mut self, from: &State, out: &mut Vec<Edge>) {
+        out.clear();
+        self.exhausted = false;
+        self.operators(from, out);
+        self.sidecars(from, out);
+        self.surroundings(from, out);
+        for edge in out.iter_mut() {
+            self.tidy(&mut edge.state);
+            if edge.broken.is_none() {
+                edge.broken = promise::broken(self, &edge.state);
+            }
+        }
+        out.retain(|edge| edge.broken.is_some() || edge.state != *from);
+    }
+
+    /// Forgets what can have no effect any more: messages that every future record refuses, and pods that nothing
+    /// names. Sound, because a floor never sinks (where it can, nothing is forgotten).
+    fn tidy(&self, state: &mut State) {
+        if !self.config.second_leader {
+            state.stale = state.ledger;
+        }
+        let floors_hold =
+            enforced(Rule::Floor) && enforced(Rule::DurableBeforeAnswer) && self.config.budget.wipes == 0;
+        let (pods, version) = (state.pods, state.ledger.version);
+        let returns = state.budget.returns;
+        state.net.retain(|id| match &**self.messages.get(id) {
+            Message::Api(seen, Effect::Write(_)) => {
+                seen.version == version || !enforced(Rule::CompareAndSwap)
+            }
+            Message::Api(_, Effect::DeletePod { uid, .. }) => {
+                let phase = pods[usize::from(names::slot(uid))].phase;
+                !matches!(phase, PodPhase::Gone | PodPhase::Free | PodPhase::Deleting)
+            }
+            Message::Api(..) => true,
+            command => {
+                let Some(to) = command.to() else {
+                    return true;
+                };
+                let pod = &pods[usize::from(to)];
+                if matches!(pod.phase, PodPhase::Gone | PodPhase::Free)
+                    || (pod.phase == PodPhase::Dead && returns == 0)
+                {
+                    return false;
+                }
+                let disk = self.records.get(pod.disk);
+                match command {
+                    Message::Forward(forward) => {
+                        !enforced(Rule::ForwardUpwards) || forward.epoch >= disk.floor.epoch
+                    }
+                    _ => !floors_hold || command.floor().is_none_or(|floor| floor > disk.floor),
+                }
+            }
+        });
+        self.release(state);
+    }
+
+    /// Frees the slots of pods that are gone and that nothing names any more.
+    fn release(&self, state: &mut State) {
+        if state.pods.iter().all(|pod| pod.phase != PodPhase::Gone) {
+            return;
+        }
+        let mut named = self.named(state.ledger.ledger) | self.named(state.stale.ledger);
+        for id in state.net.iter() {
+            let message = self.messages.get(id);
+            named |= message.pods();
+            if let Message::Api(seen, Effect::Write(_)) = &**message {
+                named |= self.named(seen.ledger);
+            }
+        }
+        for pod in state.pods.iter().filter(|pod| !matches!(pod.phase, PodPhase::Free | PodPhase::Gone)) {
+            if let Role::Forwarding { to, .. } = &self.records.get(pod.record).role {
+                named |= 1 << names::slot(&to.pod);
+            }
+            named |= pod.busy.map_or(0, |busy| self.messages.get(busy.message).pods());
+        }
+        for (at, pod) in state.pods.iter_mut().enumerate() {
+            if pod.phase == PodPhase::Gone && named & (1 << at) == 0 {
+                *pod = Pod::default();
+                if usize::from(state.routed) == at {
+                    state.routed = NOWHERE;
+                }
+            }
+        }
+    }
+
+    fn named(&self, ledger: Id) -> u8 {
+        let ledger = self.ledgers.get(ledger);
+        let owner = ledger.owner.as_ref().map_or(0, |owner| 1 << names::slot(&owner.pod.uid));
+        let source = ledger
+            .migration
+            .as_ref()
+            .and_then(|migration| migration.source.as_ref())
+            .map_or(0, |source| 1 << names::slot(&source.uid));
+        owner | source
+    }
+}
+
+/// The slots of `state` with their pods.
+pub fn each(state: &State) -> impl Iterator<Item = (Slot, &Pod)> {
+    (0..).zip(state.pods.iter())
+}

@@ -1,0 +1,120 @@
+//! What is promised, as conditions on states and steps.
+
+use processhub_protocol::fence::Role;
+use processhub_protocol::ledger::Phase;
+
+use crate::model::Model;
+use crate::names;
+use crate::state::{Mode, Pod, State};
+
+/// What was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Promise {
+    /// Two incarnations acknowledge requests.
+    Singular,
+    /// The incarnation that serves misses an acknowledged write, and nobody said so.
+    Kept,
+    /// A source was deleted before its successor had the state and was active.
+    SourceStays,
+    /// An epoch was taken twice, or lowered.
+    FreshEpoch,
+    /// Requests are forwarded by a standby, downwards, or in a circle.
+    ForwardUp,
+    /// A complete state was seen at the target and given up all the same.
+    NotGivenUp,
+    /// A decision does not apply to the ledger that it was made on.
+    Applies,
+    /// From here the process never again has exactly one serving owner.
+    Ends,
+}
+
+impl Promise {
+    /// The broken promise in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Singular => "two incarnations acknowledge requests at once",
+            Self::Kept => "the serving incarnation misses an acknowledged write, and nothing says so",
+            Self::SourceStays => "the source was deleted before its successor held the state and was active",
+            Self::FreshEpoch => "an epoch was used twice",
+            Self::ForwardUp => "requests are forwarded downwards, in a circle, or by one that never owned",
+            Self::NotGivenUp => "the target was seen to hold the complete state, and it was thrown away",
+            Self::Applies => "a decision does not apply to the ledger that it was made on",
+            Self::Ends => "stuck: no continuation ever leads to exactly one serving owner again",
+        }
+    }
+}
+
+/// Whether a pod acknowledges requests.
+pub fn serves(model: &Model, pod: &Pod) -> bool {
+    pod.runs()
+        && pod.worker.mode == Mode::Active
+        && matches!(model.records.get(pod.record).role, Role::Active { .. })
+}
+
+/// The promises that hold in every state: singularity, and that nothing acknowledged is missing.
+pub fn broken(model: &Model, state: &State) -> Option<Promise> {
+    let mut serving = state.pods.iter().filter(|pod| serves(model, pod));
+    let first = serving.next()?;
+    if serving.next().is_some() {
+        return Some(Promise::Singular);
+    }
+    let missing = state.acknowledged & !state.excused & !first.worker.writes;
+    (missing != 0).then_some(Promise::Kept)
+}
+
+/// Whether everything has come to rest: one owner, serving where the ledger and the stable address say, and nobody else.
+pub fn rests(model: &Model, state: &State) -> bool {
+    let ledger = model.ledgers.get(state.ledger.ledger);
+    let Some(owner) = &ledger.owner else {
+        return false;
+    };
+    let slot = names::slot(&owner.pod.uid);
+    ledger.migration.is_none()
+        && state.routed == slot
+        && state.pods.iter().enumerate().all(|(at, pod)| {
+            if at == usize::from(slot) {
+                let serving = matches!(
+                    model.records.get(pod.record).role,
+                    Role::Active { epoch, .. } if epoch == owner.epoch
+                );
+                serving && serves(model, pod)
+            } else {
+                !pod.runs()
+            }
+        })
+}
+
+/// Whether the source of the move under way may be deleted: its successor is (or was) active, or, where the old worker
+/// ends before the new one starts, has persisted the state.
+pub fn may_delete(model: &Model, state: &State, slot: names::Slot) -> bool {
+    let ledger = model.ledgers.get(state.ledger.ledger);
+    let Some(owner) = &ledger.owner else {
+        return true;
+    };
+    let owning = names::slot(&owner.pod.uid);
+    if owning == slot {
+        // Only a pod that lost its record with its volume owns nothing that could be kept.
+        let record = &model.records.get(state.pods[usize::from(slot)].record).record;
+        return *record != owner.record;
+    }
+    let Some(migration) = &ledger.migration else {
+        return true;
+    };
+    if migration.source.as_ref().is_none_or(|source| names::slot(&source.uid) != slot) {
+        return true;
+    }
+    let successor = &state.pods[usize::from(owning)];
+    if successor.activated {
+        return true;
+    }
+    let held = match &model.records.get(successor.disk).role {
+        Role::Delivered { state, .. } => Some(state),
+        Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+    };
+    match &migration.phase {
+        Phase::Committed { state } => {
+            migration.kind == processhub_protocol::ledger::Kind::ColdSwap && state.as_ref() == held
+        }
+        Phase::Prepared | Phase::Aborted { .. } => false,
+    }
+}

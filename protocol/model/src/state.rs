@@ -1,0 +1,249 @@
+//! One state of the whole system.
+
+use crate::intern::Id;
+use crate::names::Slot;
+
+/// How many incarnations may exist at once.
+pub const PODS: usize = 4;
+/// How many writes clients may make.
+pub const WRITES: usize = 2;
+/// No slot.
+pub const NOWHERE: Slot = u8::MAX;
+
+/// Everything that decides what can happen next.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// The ledger at the API server, and the version of its object.
+    pub ledger: Versioned,
+    /// What the operator that lags behind believes the ledger to be.
+    pub stale: Versioned,
+    /// The incarnations.
+    pub pods: [Pod; PODS],
+    /// Commands and delayed API calls in flight.
+    pub net: Bag,
+    /// Where the stable address points.
+    pub routed: Slot,
+    /// What a person or the plan wants of the move under way.
+    pub wish: Wish,
+    /// Writes that a client got an answer for.
+    pub acknowledged: u8,
+    /// Acknowledged writes that the object says may be missing, or that nobody promised to carry.
+    pub excused: u8,
+    /// The sequence number of each acknowledged write.
+    pub seqs: [u8; WRITES],
+    /// The highest epoch ever taken.
+    pub top: u8,
+    /// What may still happen.
+    pub budget: Budget,
+}
+
+/// A ledger by number, with its object's version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Versioned {
+    /// The ledger.
+    pub ledger: Id,
+    /// The object's version.
+    pub version: u8,
+}
+
+/// What is wanted of the move under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Wish {
+    /// Go on.
+    #[default]
+    Finish,
+    /// A person's cancellation, or a time-out of the leader.
+    Cancel,
+    /// The plan no longer wants it.
+    Withdraw,
+}
+
+/// One incarnation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pod {
+    /// What there is of it.
+    pub phase: PodPhase,
+    /// The epoch that it was created with.
+    pub born: u8,
+    /// How often its volume was lost.
+    pub wipes: u8,
+    /// Starts of its sidecar.
+    pub boot: u8,
+    /// The record on its disk.
+    pub disk: Id,
+    /// The record that its sidecar goes by. Differs from the disk only without rule 3.
+    pub record: Id,
+    /// Its worker.
+    pub worker: Worker,
+    /// The command that its sidecar works at.
+    pub busy: Option<Busy>,
+    /// The epoch of the freeze or import that failed, and how.
+    pub failure: Option<(u8, Fault)>,
+    /// Whether the bytes of the state in its record are on disk. Always true with rule 8.
+    pub persisted: bool,
+    /// Whether it was ever active.
+    pub activated: bool,
+}
+
+/// What there is of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PodPhase {
+    /// Nothing: the slot is free.
+    #[default]
+    Free,
+    /// It runs.
+    Running,
+    /// It has a deletion timestamp and still runs.
+    Deleting,
+    /// Its object was deleted by force; it still runs.
+    Orphan,
+    /// Its node is down or cut off and it does not run, but nobody can prove that.
+    Down,
+    /// Proven dead; the object is still there.
+    Dead,
+    /// Proven dead, and the object is gone.
+    Gone,
+}
+
+/// A worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Worker {
+    /// What it does.
+    pub mode: Mode,
+    /// The writes that it holds.
+    pub writes: u8,
+    /// The highest epoch that it was told; it obeys no lower one.
+    pub epoch: u8,
+}
+
+/// What a worker does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Its first start waits for the source's end.
+    Gated,
+    /// Waits.
+    #[default]
+    Standby,
+    /// Answers.
+    Active,
+    /// Holds still.
+    Suspended,
+}
+
+/// A command that a sidecar works at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Busy {
+    /// The message that it came in.
+    pub message: Id,
+    /// An import's bytes have arrived.
+    pub fetched: bool,
+}
+
+/// How work failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The capture.
+    Capture,
+    /// The way of the bytes.
+    Import,
+}
+
+/// How often what may still happen, so that the exploration ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Planned moves.
+    pub moves: u8,
+    /// Clients' writes.
+    pub writes: u8,
+    /// Faults of all kinds together.
+    pub faults: u8,
+    /// Restarts of a sidecar.
+    pub sidecar_restarts: u8,
+    /// Restarts of a worker.
+    pub worker_restarts: u8,
+    /// Nodes that go down, with all that runs there.
+    pub kills: u8,
+    /// Volumes that are lost.
+    pub wipes: u8,
+    /// Effects of an operator that arrive late.
+    pub late: u8,
+    /// Times that the lagging operator reads the ledger again.
+    pub refreshes: u8,
+    /// Cancellations and time-outs.
+    pub cancels: u8,
+    /// Freezes and imports that fail.
+    pub failures: u8,
+    /// Checkpoints by the keeper.
+    pub checkpoints: u8,
+    /// Deletions of the owner's pod by somebody else.
+    pub evictions: u8,
+    /// Deletions by force, which leave the pod running.
+    pub forced: u8,
+    /// Edits by somebody else that clear the migration from the status.
+    pub edits: u8,
+    /// Machines that were declared dead while they were off, and come back before their pods are collected.
+    pub returns: u8,
+}
+
+/// Messages in flight, sorted, without repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Bag {
+    ids: [Id; Self::ROOM],
+}
+
+impl Default for Bag {
+    fn default() -> Self {
+        Self { ids: [Self::NONE; Self::ROOM] }
+    }
+}
+
+impl Bag {
+    const ROOM: usize = 20;
+    const NONE: Id = Id::MAX;
+
+    /// The messages.
+    pub fn iter(&self) -> impl Iterator<Item = Id> + '_ {
+        self.ids.iter().copied().take_while(|id| *id != Self::NONE)
+    }
+
+    /// Puts a message in; it may be there already.
+    ///
+    /// # Panics
+    /// With more than 20 different messages in flight: the configuration is not bounded.
+    pub fn insert(&mut self, id: Id) {
+        match self.ids.binary_search(&id) {
+            Ok(_) => {}
+            Err(at) => {
+                assert_eq!(self.ids[Self::ROOM - 1], Self::NONE, "more messages in flight than there is room for");
+                self.ids[at..].rotate_right(1);
+                self.ids[at] = id;
+            }
+        }
+    }
+
+    /// Keeps the messages that `keep` says yes to.
+    pub fn retain(&mut self, mut keep: impl FnMut(Id) -> bool) {
+        let mut kept = Self::default();
+        for (at, id) in self.iter().filter(|id| keep(*id)).enumerate() {
+            kept.ids[at] = id;
+        }
+        *self = kept;
+    }
+}
+
+impl Pod {
+    /// Whether its sidecar and worker run.
+    pub fn runs(&self) -> bool {
+        matches!(self.phase, PodPhase::Running | PodPhase::Deleting | PodPhase::Orphan)
+    }
+
+    /// Whether it is proven that it never runs again.
+    pub fn dead(&self) -> bool {
+        matches!(self.phase, PodPhase::Dead | PodPhase::Gone)
+    }
+
+    /// Whether the API server lists it.
+    pub fn listed(&self) -> bool {
+        matches!(self.phase, PodPhase::Running | PodPhase::Deleting | PodPhase::Down | PodPhase::Dead)
+    }
+}
