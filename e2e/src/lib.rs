@@ -1,5 +1,11 @@
 //! Clients, judges, scenarios and the demonstration: everything that runs the whole system and says whether it kept its
 //! promises.
 
+pub mod artifacts;
 pub mod load;
+pub mod moves;
 pub mod oracle;
+pub mod scenario;
+pub mod site;
+pub mod trial;
+pub mod wait;

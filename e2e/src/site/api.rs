@@ -1,0 +1,91 @@
+//! What a person does to nodes with kubectl, through the API alone, so that it needs no kubectl.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+
+use super::Site;
+use crate::wait::{Seen, until};
+
+impl Site {
+    /// Names of the nodes, in order.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn nodes(&self) -> Result<Vec<String>> {
+        let nodes: Api<Node> = Api::all(self.client());
+        let mut names: Vec<_> =
+            nodes.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    pub(super) async fn node_ready(&self, node: &str) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client());
+        until(&format!("node {node} to be Ready"), Duration::from_secs(60), async || {
+            let ready = nodes
+                .get(node)
+                .await?
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default()
+                .into_iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+            Ok(if ready { Seen::Yes(()) } else { Seen::NotYet("not Ready".into()) })
+        })
+        .await
+    }
+
+    /// Cordons the node, or lifts it.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn cordon(&self, node: &str, cordoned: bool) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client());
+        let patch = Patch::Merge(serde_json::json!({"spec": {"unschedulable": cordoned}}));
+        nodes.patch(node, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Drains the node as `kubectl drain` does: cordon, evict every pod, wait until they are gone.
+    ///
+    /// # Errors
+    /// When a pod is still there after five minutes.
+    pub async fn drain(&self, node: &str) -> Result<()> {
+        self.cordon(node, true).await?;
+        let here = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let pods: Api<Pod> = Api::all(self.client());
+        until(&format!("node {node} to be empty"), Duration::from_secs(300), async || {
+            let left = pods.list(&here).await?.items;
+            for pod in left.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+                let api: Api<Pod> = Api::namespaced(self.client(), &pod.namespace().unwrap_or_default());
+                match api.evict(&pod.name_any(), &EvictParams::default()).await {
+                    Ok(_) => {}
+                    // Gone meanwhile, or a budget says later: the next look tells.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(if left.is_empty() {
+                Seen::Yes(())
+            } else {
+                Seen::NotYet(left.iter().map(ResourceExt::name_any).collect::<Vec<_>>().join(", "))
+            })
+        })
+        .await
+    }
+
+    /// Deletes a pod.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete_pod(&self, namespace: &str, pod: &str, grace: Option<u32>) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let parameters = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+        pods.delete(pod, &parameters).await?;
+        Ok(())
+    }
+}
