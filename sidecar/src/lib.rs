@@ -1,1 +1,7 @@
-//! Part of ProcessHub for Kubernetes.
+//! The sidecar of a process's pod: control endpoints, traffic proxy, state keeper and fence.
+
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod fence;
+pub mod keeper;

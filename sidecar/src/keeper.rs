@@ -1,0 +1,90 @@
+//! States on disk: one file each, with the parts one after the other and the manifest at the end.
+//!
+//! A state is written beside, synced, and renamed to the name of its digest; so a file of that name is whole. The
+//! folder is synced with the record that refers to the state ([`crate::fence`]).
+
+mod manifest;
+mod reader;
+mod recorder;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use processhub_protocol::id::StateId;
+
+pub use manifest::{CHUNK, Manifest, ManifestPart};
+pub use reader::Kept;
+pub use recorder::{RecordError, Recorder};
+
+const SUFFIX: &str = ".state";
+const INCOMING: &str = ".incoming";
+
+/// The folder of the kept states.
+#[derive(Clone, Debug)]
+pub struct Keeper {
+    folder: Arc<Path>,
+    next: Arc<AtomicU64>,
+}
+
+impl Keeper {
+    /// Opens the folder and removes what an earlier start left half-written.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let keeper = Self { folder: folder.into(), next: Arc::default() };
+        for path in keeper.files()? {
+            if path.to_string_lossy().ends_with(INCOMING) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(keeper)
+    }
+
+    /// Begins a new state.
+    #[must_use]
+    pub fn record(&self) -> Recorder {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Recorder::begin(self.folder.join(format!("{number}{INCOMING}")), self.clone())
+    }
+
+    /// Opens a kept state: its manifest is read and has this identity, its length is right. Blocks for a small read.
+    ///
+    /// # Errors
+    /// When it is not there, or not whole.
+    pub fn find(&self, state: &StateId) -> io::Result<Kept> {
+        Kept::open(&self.path(state), state)
+    }
+
+    /// Removes every state but these.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or a file not removed.
+    pub fn retain(&self, states: &[&StateId]) -> io::Result<()> {
+        let keep: Vec<PathBuf> = states.iter().map(|state| self.path(state)).collect();
+        for path in self.files()? {
+            if path.to_string_lossy().ends_with(SUFFIX) && !keep.contains(&path) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, state: &StateId) -> PathBuf {
+        // The digest comes over the wire: only what cannot lead out of the folder becomes part of a name.
+        let digest: String =
+            state.digest.0.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        self.folder.join(format!("{}-{digest}{SUFFIX}", state.seq))
+    }
+
+    fn files(&self) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(&self.folder)?.map(|entry| entry.map(|entry| entry.path())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
