@@ -2,6 +2,7 @@
 //! promises.
 
 pub mod artifacts;
+pub mod demo;
 pub mod load;
 pub mod moves;
 pub mod oracle;

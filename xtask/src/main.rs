@@ -1,6 +1,7 @@
 //! The few commands a person types: `cargo xtask <command>`.
 
 mod cluster;
+mod demo;
 mod generate;
 mod test;
 
@@ -22,6 +23,8 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Every generated file of the repository, again
     Generate,
+    /// The main job: processes move with their state while nodes come and go
+    Demo(processhub_e2e::demo::Options),
     /// Every check and every test
     Test(test::Arguments),
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Generate => generate::run(),
+        Command::Demo(options) => demo::run(options),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {

@@ -13,12 +13,15 @@ use crate::site::Site;
 /// What a scenario found, in one line, beside that it passed.
 pub type Finding = String;
 
+/// A scenario at work.
+pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Finding>> + 'a>>;
+
 /// A scenario by name.
 pub struct Scenario {
     /// Unique, with underscores.
     pub name: &'static str,
     /// Runs it on a site that it leaves with the nodes it found.
-    pub run: for<'a> fn(&'a Site) -> Pin<Box<dyn Future<Output = Result<Finding>> + 'a>>,
+    pub run: fn(&Site) -> Run<'_>,
 }
 
 macro_rules! scenarios {

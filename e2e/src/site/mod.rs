@@ -6,7 +6,7 @@ mod operator;
 
 pub use operator::OperatorPod;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -62,6 +62,14 @@ impl Site {
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// A kubeconfig with all rights, usable while the site is up.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        match &self.ground {
+            Ground::Local(local) => local.kubeconfig(),
+        }
     }
 
     /// The binaries that run in it.
