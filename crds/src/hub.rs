@@ -360,3 +360,32 @@ impl HubMembers {
         Self { count, names }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_sorted_and_counted_beyond_what_is_listed() {
+        let members =
+            HubMembers::new((0..70).rev().map(|index| format!("n{index:02}")).chain(["n00".into()]));
+        assert_eq!(members.count, 70);
+        assert_eq!(members.names.len(), crate::limits::MAX_MEMBER_NAMES);
+        assert_eq!(members.names[..2], ["n00", "n01"]);
+    }
+
+    #[test]
+    fn a_template_survives_the_way_through_the_type() {
+        let template = serde_json::json!({
+            "metadata": { "labels": { "a": "b" } },
+            "spec": {
+                "containers": [{ "name": "worker", "resources": { "limits": { "memory": "64Mi" } } }],
+                "volumes": [{ "name": "v", "emptyDir": {} }],
+                "terminationGracePeriodSeconds": 45,
+            },
+        });
+        let spec: ProcessHubSpec =
+            serde_json::from_value(serde_json::json!({ "template": template })).unwrap();
+        assert_eq!(serde_json::to_value(spec).unwrap()["template"], template);
+    }
+}

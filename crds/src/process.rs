@@ -135,3 +135,57 @@ impl HubProcessStatus {
         self.last_migration = Some(ended);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ended(epoch: u64) -> MigrationRecord {
+        serde_json::from_value(json!({
+            "epoch": epoch, "kind": "HotSwap", "result": "Aborted", "reason": "ImportRefused", "trigger": "Drain",
+            "withState": true, "source": { "pod": "a-1", "node": "n1", "epoch": 1 },
+            "target": { "pod": "a-2", "node": "n2", "epoch": epoch }, "blackoutMilliseconds": 7,
+            "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:00Z",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_history_keeps_the_last_five_newest_first() {
+        let mut status = HubProcessStatus::default();
+        for epoch in 1..=7 {
+            status.record(ended(epoch));
+        }
+        let epochs: Vec<_> = status.history.iter().map(|summary| summary.epoch).collect();
+        assert_eq!(epochs, [7, 6, 5, 4, 3]);
+        assert_eq!(status.last_migration, Some(ended(7)));
+    }
+
+    #[test]
+    fn a_summary_says_from_where_to_where_and_why_it_ended() {
+        let summary = MigrationSummary::from(&ended(2));
+        assert_eq!(
+            serde_json::to_value(summary).unwrap(),
+            json!({
+                "epoch": 2, "kind": "HotSwap", "result": "Aborted", "reason": "ImportRefused", "trigger": "Drain",
+                "from": "n1", "to": "n2", "blackoutMilliseconds": 7, "completionTime": "2026-01-01T00:01:00Z",
+            })
+        );
+    }
+
+    #[test]
+    fn a_process_that_was_never_moved_says_so_by_having_no_fields() {
+        assert_eq!(serde_json::to_value(HubProcessStatus::default()).unwrap(), json!({ "epoch": 0 }));
+    }
+
+    #[test]
+    fn an_object_with_history_stays_small() {
+        let mut status = HubProcessStatus::default();
+        for epoch in 1..=5 {
+            status.record(ended(epoch));
+        }
+        assert!(serde_json::to_vec(&status).unwrap().len() < 2048);
+    }
+}

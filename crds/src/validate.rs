@@ -1,6 +1,6 @@
 //! The second look at a resource, in Rust: once, at the edge of the operator.
 //!
-//! The API server has refused most of what is wrong already (schema and [`rules`](crate::rules)). This finds what
+//! The API server has refused most of what is wrong already (schema and [`rules`]). This finds what
 //! rules cannot, or may not for their cost, and finds the rest again, should an object have got in some other way. What
 //! comes out has defaults applied, durations for milliseconds and nothing left to be checked.
 

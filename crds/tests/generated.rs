@@ -171,3 +171,27 @@ fn a_status_has_no_defaults_that_would_put_back_what_was_removed() {
         });
     }
 }
+
+#[test]
+fn the_schemas_bounds_are_the_ones_that_the_code_uses() {
+    use processhub_crds::limits;
+    let [hub, process] = schemas().try_into().unwrap();
+    let at = |schema: &Value, pointer: &str| schema.pointer(pointer).and_then(Value::as_u64).unwrap();
+    let spec = "/properties/spec/properties";
+    let status = "/properties/status/properties";
+    for (schema, pointer, bound) in [
+        (&hub, format!("{spec}/replicas/maximum"), limits::MAX_REPLICAS as usize),
+        (&hub, format!("{spec}/processes/maxItems"), limits::MAX_STATIC_PROCESSES),
+        (&hub, format!("{spec}/processes/items/properties/name/maxLength"), limits::MAX_PROCESS_NAME),
+        (&hub, format!("{status}/members/properties/names/maxItems"), limits::MAX_MEMBER_NAMES),
+        (&process, format!("{spec}/hubName/maxLength"), limits::MAX_HUB_NAME),
+        (&process, format!("{status}/history/maxItems"), limits::MAX_HISTORY),
+        (&process, format!("{status}/lastMigration/properties/message/maxLength"), limits::MAX_MESSAGE),
+        (&process, format!("{status}/migration/properties/message/maxLength"), limits::MAX_MESSAGE),
+        (&process, format!("{status}/conditions/items/properties/message/maxLength"), limits::MAX_MESSAGE),
+        (&process, format!("{status}/epoch/maximum"), limits::MAX_INTEGER as usize),
+        (&process, format!("{status}/observedGeneration/maximum"), limits::MAX_INTEGER as usize),
+    ] {
+        assert_eq!(at(schema, &pointer), bound as u64, "{pointer}");
+    }
+}
