@@ -1,0 +1,220 @@
+//! A pod of a process, cut down to what decisions rest on. Pure.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use processhub_crds::vocabulary::{finalizer, label};
+use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
+
+/// One pod that carries our labels, as last seen. About half a kilobyte, where the pod itself has ten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: PodUid,
+    /// UID of the process that it was created for.
+    pub process: ProcessUid,
+    /// Name of that process.
+    pub process_name: String,
+    /// The epoch that it was created with.
+    pub epoch: Epoch,
+    /// Node that it is bound to.
+    pub node: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// When it was asked to go, the end of its grace period.
+    pub going_until: Option<Timestamp>,
+    /// Its grace period in seconds.
+    pub grace_seconds: i64,
+    /// Its `Ready` condition.
+    pub ready: bool,
+    /// Whether the kubelet reported that every container has ended and will not be started again.
+    pub ended: bool,
+    /// Whether it carries the finalizer of cold swap.
+    pub guarded: bool,
+    /// What keeps it from starting, in the words of scheduler or kubelet.
+    pub trouble: Option<Trouble>,
+}
+
+/// What keeps a pod from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Whether it has no node because none has room or fits.
+    pub unschedulable: bool,
+    /// Reason and message.
+    pub words: String,
+}
+
+impl PodFacts {
+    /// From a pod; `None` if it does not carry our labels.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let labels = pod.labels();
+        let status = pod.status.as_ref();
+        let spec = pod.spec.as_ref();
+        let going_until = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+        Some(Self {
+            namespace: pod.namespace()?,
+            name: pod.name_any(),
+            uid: PodUid(pod.uid()?),
+            process: ProcessUid(labels.get(label::PROCESS_UID)?.clone()),
+            process_name: labels.get(label::PROCESS)?.clone(),
+            epoch: Epoch(labels.get(label::EPOCH)?.parse().ok()?),
+            node: spec.and_then(|spec| spec.node_name.clone()),
+            ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
+            going_until,
+            grace_seconds: pod
+                .metadata
+                .deletion_grace_period_seconds
+                .or_else(|| spec.and_then(|spec| spec.termination_grace_period_seconds))
+                .unwrap_or(30),
+            ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
+            ended: status.is_some_and(|status| ended(status, going_until.is_some())),
+            guarded: pod.finalizers().iter().any(|name| name == finalizer::COLD_SWAP),
+            trouble: status.and_then(trouble),
+        })
+    }
+
+    /// Whether it has a deletion timestamp.
+    #[must_use]
+    pub fn going(&self) -> bool {
+        self.going_until.is_some()
+    }
+}
+
+fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<(bool, &'a str)> {
+    let condition = status.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)?;
+    Some((condition.status == "True", condition.message.as_deref().unwrap_or("")))
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
+}
+
+/// Only what the kubelet wrote counts: others (pod garbage collection, taint manager) may set the phase of a pod whose
+/// containers run on, but never a container's state. A pod that stays may start an ended container again.
+fn ended(status: &PodStatus, going: bool) -> bool {
+    let phase = status.phase.as_deref();
+    let over = going || matches!(phase, Some("Failed" | "Succeeded"));
+    let reported = status.container_statuses.as_ref().is_some_and(|list| !list.is_empty());
+    let all_terminated =
+        containers(status).all(|one| one.state.as_ref().is_some_and(|state| state.terminated.is_some()));
+    // A pod that its kubelet did not admit has no containers; the kubelet gives the reason.
+    let not_admitted = phase == Some("Failed")
+        && !reported
+        && status.reason.as_ref().is_some_and(|reason| !reason.is_empty());
+    over && ((reported && all_terminated) || not_admitted)
+}
+
+fn trouble(status: &PodStatus) -> Option<Trouble> {
+    if let Some((false, message)) = condition(status, "PodScheduled")
+        && !message.is_empty()
+    {
+        return Some(Trouble { unschedulable: true, words: message.to_owned() });
+    }
+    let waiting = containers(status).find_map(|one| {
+        let waiting = one.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        // The way that every container goes.
+        let usual = matches!(reason, "PodInitializing" | "ContainerCreating");
+        (!usual).then(|| match waiting.message.as_deref() {
+            Some(message) => format!("container {}: {reason}: {message}", one.name),
+            None => format!("container {}: {reason}", one.name),
+        })
+    });
+    let failed = || {
+        (status.phase.as_deref() == Some("Failed")).then(|| {
+            let reason = status.reason.as_deref().unwrap_or("Failed");
+            format!("{reason}: {}", status.message.as_deref().unwrap_or("no message"))
+        })
+    };
+    waiting.or_else(failed).map(|words| Trouble { unschedulable: false, words })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    pub(crate) fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": "cart-3-18", "namespace": "shop", "uid": "pod-18",
+                "labels": {
+                    "processhub.io/process": "cart-3", "processhub.io/process-uid": "process",
+                    "processhub.io/hub": "cart", "processhub.io/epoch": "18",
+                },
+            },
+            "spec": { "nodeName": "n4", "terminationGracePeriodSeconds": 80, "containers": [] },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn facts(status: Value) -> PodFacts {
+        PodFacts::of(&pod(status)).unwrap()
+    }
+
+    fn terminated(name: &str) -> Value {
+        json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": { "exitCode": 0 } } })
+    }
+
+    fn running(name: &str) -> Value {
+        json!({ "name": name, "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "state": { "running": {} } })
+    }
+
+    #[test]
+    fn a_pod_without_our_labels_is_none_of_ours() {
+        let mut pod = pod(json!({}));
+        pod.metadata.labels = None;
+        assert_eq!(PodFacts::of(&pod), None);
+    }
+
+    #[test]
+    fn a_running_pod_is_known_by_node_address_and_readiness() {
+        let facts = facts(json!({ "phase": "Running", "podIP": "10.0.0.7",
+            "conditions": [{ "type": "Ready", "status": "True" }],
+            "containerStatuses": [running("worker")] }));
+        assert_eq!(facts.ip.as_deref(), Some("10.0.0.7"));
+        assert_eq!(facts.node.as_deref(), Some("n4"));
+        assert_eq!(facts.epoch, Epoch(18));
+        assert!(facts.ready && !facts.ended && !facts.going());
+    }
+
+    #[test]
+    fn ended_means_that_the_kubelet_reported_every_container_terminated() {
+        let both = json!({ "phase": "Failed", "initContainerStatuses": [terminated("processhub-sidecar")],
+            "containerStatuses": [terminated("worker")] });
+        assert!(facts(both).ended);
+        let sidecar_runs = json!({ "phase": "Failed", "initContainerStatuses": [running("processhub-sidecar")],
+            "containerStatuses": [terminated("worker")] });
+        assert!(!facts(sidecar_runs).ended);
+        // Both crashed at once, and will be started again.
+        let crashed = json!({ "phase": "Running", "initContainerStatuses": [terminated("processhub-sidecar")],
+            "containerStatuses": [terminated("worker")] });
+        assert!(!facts(crashed).ended);
+        // The pod garbage collector sets the phase and nothing else.
+        assert!(!facts(json!({ "phase": "Failed" })).ended);
+        assert!(facts(json!({ "phase": "Failed", "reason": "OutOfcpu" })).ended);
+    }
+
+    #[test]
+    fn trouble_is_told_in_the_words_of_kubelet_and_scheduler() {
+        let image = facts(json!({ "phase": "Pending", "containerStatuses": [{
+            "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "ErrImagePull", "message": "no such tag" } } }] }));
+        assert_eq!(image.trouble.unwrap().words, "container worker: ErrImagePull: no such tag");
+        let full = facts(json!({ "phase": "Pending", "conditions": [
+            { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" }] }));
+        assert!(full.trouble.unwrap().unschedulable);
+        let starting = facts(json!({ "phase": "Pending", "containerStatuses": [{
+            "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "PodInitializing" } } }] }));
+        assert_eq!(starting.trouble, None);
+    }
+}

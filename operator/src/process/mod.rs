@@ -1,0 +1,5 @@
+//! The process loop.
+
+pub mod incarnation;
+pub mod pod;
+pub mod record;

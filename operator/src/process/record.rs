@@ -1,0 +1,474 @@
+//! `HubProcess.status` as a ledger, and a ledger's transitions as changes of the status. Pure.
+//!
+//! The status holds more than the ledger (times, addresses, words for people), so that it is never rebuilt from one:
+//! a transition changes exactly the fields that it is about, and [`read`] gives the ledger of the result.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use processhub_crds::vocabulary::{LossReason, MoveReason};
+use processhub_crds::{
+    ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord,
+    MigrationResult, MigrationTrigger, Owner, conditions,
+};
+use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
+use processhub_protocol::ledger::{
+    self, AbortReason, Kind, Ledger, Migration, MoveResult, Phase, PodRef, Transition,
+};
+
+/// A status that this operator does not understand: written by a newer one, or by hand. Nothing is touched.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("status.{field}: {problem}; nothing is done for this process")]
+pub struct Unknown {
+    field: &'static str,
+    problem: &'static str,
+}
+
+/// The ledger that a status holds.
+///
+/// # Errors
+/// [`Unknown`] when a field that the ledger rests on is missing.
+pub fn read(status: &HubProcessStatus) -> Result<Ledger, Unknown> {
+    let owner = status.owner.as_ref().map(|owner| ledger::Owner {
+        pod: PodRef { name: owner.pod.clone(), uid: PodUid(owner.uid.clone()), node: owner.node.clone() },
+        record: RecordId(owner.record_id.clone()),
+        epoch: Epoch(owner.epoch),
+    });
+    let epoch = Epoch(status.epoch);
+    let migration = match &status.migration {
+        Some(migration) => Some(read_migration(migration, epoch)?),
+        None => None,
+    };
+    Ok(Ledger { epoch, owner, migration })
+}
+
+fn read_migration(migration: &ActiveMigration, epoch: Epoch) -> Result<Migration, Unknown> {
+    let source = match &migration.source {
+        None => None,
+        Some(source) => Some(PodRef {
+            name: source.pod.clone(),
+            uid: PodUid(
+                source.uid.clone().ok_or(Unknown { field: "migration.source.uid", problem: "is missing" })?,
+            ),
+            node: source.node.clone().unwrap_or_default(),
+        }),
+    };
+    let phase = match migration.phase {
+        MigrationPhase::Prepared => Phase::Prepared,
+        MigrationPhase::Committed => Phase::Committed { state: state(migration) },
+        // While a move is being undone nothing else takes an epoch, so that the highest is the undo's.
+        MigrationPhase::Aborted => Phase::Aborted { epoch, reason: abort_reason(migration.reason) },
+    };
+    Ok(Migration {
+        epoch: Epoch(migration.epoch),
+        kind: kind(migration.kind),
+        source,
+        target_name: migration.target.pod.clone(),
+        target_node: migration.target.node.clone().unwrap_or_default(),
+        with_state: migration.with_state,
+        phase,
+    })
+}
+
+fn state(migration: &ActiveMigration) -> Option<StateId> {
+    Some(StateId { seq: migration.seq?, digest: Digest(migration.digest.clone()?), bytes: migration.bytes? })
+}
+
+/// What a transition leaves on the object beside the ledger.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// Name of the process.
+    pub process: String,
+    /// Now.
+    pub now: Timestamp,
+    /// `migration.deadlineSeconds` of the hub.
+    pub deadline: Duration,
+    /// What causes a move that is being prepared.
+    pub trigger: MigrationTrigger,
+    /// Address of the source, as far as it is known.
+    pub source_ip: Option<String>,
+    /// Address of the target, as far as it is known.
+    pub target_ip: Option<String>,
+    /// Version of the target's code, as its worker says.
+    pub target_vsn: String,
+    /// Whether the target's worker has no state to lose.
+    pub stateless: bool,
+    /// For people: what lies behind an abort.
+    pub message: Option<String>,
+    /// The blackout that the side which serves now measured, in milliseconds.
+    pub blackout_milliseconds: Option<u64>,
+}
+
+/// The status after `transition`; `None` when it does not apply to what the status holds.
+#[must_use]
+pub fn write(
+    status: &HubProcessStatus,
+    transition: &Transition,
+    around: &Circumstances,
+) -> Option<HubProcessStatus> {
+    let after = read(status).ok()?.after(&around.process, transition)?;
+    let mut next = status.clone();
+    next.epoch = after.epoch.0;
+    match transition {
+        Transition::Prepare { .. } => {
+            next.migration = Some(prepared(status, after.migration.as_ref()?, around));
+        }
+        Transition::Commit { state, lost, .. } => {
+            let owner = after.owner.as_ref()?;
+            let migration = next.migration.as_mut()?;
+            migration.phase = MigrationPhase::Committed;
+            migration.target.uid = Some(owner.pod.uid.0.clone());
+            migration.target.ip.clone_from(&around.target_ip);
+            migration.target.record_id = Some(owner.record.0.clone());
+            migration.seq = state.as_ref().map(|state| state.seq);
+            migration.digest = state.as_ref().map(|state| state.digest.0.clone());
+            migration.bytes = state.as_ref().map(|state| state.bytes);
+            if let Some(lost) = lost.filter(|_| !around.stateless) {
+                let reason = loss_reason(migration);
+                let time = conditions::time(around.now);
+                next.may_miss = Some(MayMiss { from: lost.from, to: None, reason, time });
+            }
+            next.owner = Some(Owner {
+                pod: owner.pod.name.clone(),
+                uid: owner.pod.uid.0.clone(),
+                record_id: owner.record.0.clone(),
+                node: owner.pod.node.clone(),
+                ip: around.target_ip.clone().unwrap_or_default(),
+                epoch: owner.epoch.0,
+                vsn: around.target_vsn.clone(),
+            });
+        }
+        Transition::Abort { reason } => {
+            let migration = after.migration.as_ref()?;
+            let aborted = next.migration.get_or_insert_with(|| prepared(status, migration, around));
+            aborted.phase = MigrationPhase::Aborted;
+            aborted.reason = Some(move_reason(*reason));
+            aborted.message = around
+                .message
+                .as_deref()
+                .map(|message| conditions::bounded(message, processhub_crds::limits::MAX_MESSAGE).to_owned());
+            if let (Some(next), Some(after)) = (next.owner.as_mut(), after.owner.as_ref()) {
+                next.epoch = after.epoch.0;
+            }
+        }
+        Transition::End { result } => {
+            let ended = next.migration.take()?;
+            // A re-grant has no target: it is no move, and the history is about moves.
+            if !ended.target.pod.is_empty() {
+                next.record(ended_record(ended, *result, around));
+            }
+        }
+    }
+    Some(next)
+}
+
+fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumstances) -> ActiveMigration {
+    let source = migration.source.as_ref().map(|pod| {
+        let owner = status.owner.as_ref().filter(|owner| owner.uid == pod.uid.0);
+        let known = around.source_ip.clone().or_else(|| owner.map(|owner| owner.ip.clone()));
+        Incarnation {
+            pod: pod.name.clone(),
+            uid: Some(pod.uid.0.clone()),
+            node: Some(pod.node.clone()).filter(|node| !node.is_empty()),
+            ip: known,
+            epoch: born(&pod.name),
+            record_id: owner.map(|owner| owner.record_id.clone()),
+        }
+    });
+    ActiveMigration {
+        epoch: migration.epoch.0,
+        kind: kind_word(migration.kind),
+        phase: MigrationPhase::Prepared,
+        trigger: around.trigger,
+        with_state: migration.with_state,
+        source,
+        target: Incarnation {
+            pod: migration.target_name.clone(),
+            node: Some(migration.target_node.clone()).filter(|node| !node.is_empty()),
+            epoch: migration.epoch.0,
+            ..Incarnation::default()
+        },
+        seq: None,
+        digest: None,
+        bytes: None,
+        deadline: conditions::time(
+            around
+                .now
+                .saturating_add(SignedDuration::try_from(around.deadline).unwrap_or(SignedDuration::MAX))
+                .unwrap_or(Timestamp::MAX),
+        ),
+        reason: None,
+        message: None,
+        start_time: conditions::time(around.now),
+    }
+}
+
+/// The epoch in a pod's name.
+fn born(pod: &str) -> u64 {
+    pod.rsplit_once('-').and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0)
+}
+
+fn ended_record(ended: ActiveMigration, result: MoveResult, around: &Circumstances) -> MigrationRecord {
+    MigrationRecord {
+        epoch: ended.epoch,
+        kind: ended.kind,
+        result: result_word(result),
+        reason: ended.reason,
+        message: ended.message,
+        trigger: ended.trigger,
+        with_state: ended.with_state,
+        source: ended.source,
+        target: ended.target,
+        bytes: ended.bytes,
+        digest: ended.digest,
+        blackout_milliseconds: around.blackout_milliseconds,
+        start_time: ended.start_time,
+        completion_time: conditions::time(around.now),
+    }
+}
+
+fn loss_reason(migration: &ActiveMigration) -> LossReason {
+    match migration.trigger {
+        _ if migration.source.is_some() => LossReason::TargetLost,
+        MigrationTrigger::NodeLost | MigrationTrigger::Drain => LossReason::NodeLost,
+        MigrationTrigger::PodDeleted => LossReason::PodDeleted,
+        MigrationTrigger::Start
+        | MigrationTrigger::Wish
+        | MigrationTrigger::Rebalance
+        | MigrationTrigger::Pinned
+        | MigrationTrigger::Recovery => LossReason::RecordLost,
+    }
+}
+
+/// The protocol's word for a kind.
+#[must_use]
+pub fn kind(word: MigrationKind) -> Kind {
+    match word {
+        MigrationKind::Start => Kind::Start,
+        MigrationKind::HotSwap => Kind::HotSwap,
+        MigrationKind::ColdSwap => Kind::ColdSwap,
+        MigrationKind::Recover => Kind::Recover,
+    }
+}
+
+/// The resources' word for a kind.
+#[must_use]
+pub fn kind_word(kind: Kind) -> MigrationKind {
+    match kind {
+        Kind::Start => MigrationKind::Start,
+        Kind::HotSwap => MigrationKind::HotSwap,
+        Kind::ColdSwap => MigrationKind::ColdSwap,
+        Kind::Recover => MigrationKind::Recover,
+    }
+}
+
+/// The resources' word for a result.
+#[must_use]
+pub fn result_word(result: MoveResult) -> MigrationResult {
+    match result {
+        MoveResult::Succeeded => MigrationResult::Succeeded,
+        MoveResult::Aborted => MigrationResult::Aborted,
+        MoveResult::Failed => MigrationResult::Failed,
+    }
+}
+
+/// The resources' word for an abort's reason.
+#[must_use]
+pub fn move_reason(reason: AbortReason) -> MoveReason {
+    match reason {
+        AbortReason::Cancelled => MoveReason::Cancelled,
+        AbortReason::Withdrawn => MoveReason::Withdrawn,
+        AbortReason::DeadlineExceeded => MoveReason::DeadlineExceeded,
+        AbortReason::StateQueryTimeout => MoveReason::StateQueryTimeout,
+        AbortReason::StateTTLExpired => MoveReason::StateTTLExpired,
+        AbortReason::CaptureFailed => MoveReason::CaptureFailed,
+        AbortReason::ImportRefused => MoveReason::ImportRefused,
+        AbortReason::ImportFailed => MoveReason::ImportFailed,
+        AbortReason::TargetFailed => MoveReason::TargetFailed,
+        AbortReason::TargetLost => MoveReason::TargetLost,
+        AbortReason::SourceLost => MoveReason::SourceLost,
+        AbortReason::HandoverNotSupported => MoveReason::HandoverNotSupported,
+        AbortReason::Regrant => MoveReason::Regrant,
+    }
+}
+
+/// The protocol's word for the reason that stands on an object. Words that only people and planners use are undone as
+/// a withdrawn move is.
+fn abort_reason(reason: Option<MoveReason>) -> AbortReason {
+    let Some(reason) = reason else { return AbortReason::Withdrawn };
+    match reason {
+        MoveReason::Regrant => AbortReason::Regrant,
+        MoveReason::Cancelled => AbortReason::Cancelled,
+        MoveReason::DeadlineExceeded => AbortReason::DeadlineExceeded,
+        MoveReason::StateQueryTimeout => AbortReason::StateQueryTimeout,
+        MoveReason::StateTTLExpired => AbortReason::StateTTLExpired,
+        MoveReason::CaptureFailed => AbortReason::CaptureFailed,
+        MoveReason::ImportRefused => AbortReason::ImportRefused,
+        MoveReason::ImportFailed | MoveReason::DigestMismatch => AbortReason::ImportFailed,
+        MoveReason::TargetFailed
+        | MoveReason::TargetNotReady
+        | MoveReason::NoRoom
+        | MoveReason::QuotaExceeded => AbortReason::TargetFailed,
+        MoveReason::TargetLost => AbortReason::TargetLost,
+        MoveReason::SourceLost | MoveReason::SourceRestarted => AbortReason::SourceLost,
+        MoveReason::HandoverNotSupported => AbortReason::HandoverNotSupported,
+        MoveReason::Withdrawn
+        | MoveReason::Superseded
+        | MoveReason::NotAMember
+        | MoveReason::NoTargetNodes
+        | MoveReason::Draining
+        | MoveReason::Unreachable
+        | MoveReason::PodDeleted
+        | MoveReason::Deleted => AbortReason::Withdrawn,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use processhub_protocol::ledger::Lost;
+
+    pub(crate) fn around() -> Circumstances {
+        Circumstances {
+            process: "cart-3".into(),
+            now: Timestamp::from_second(1_000).unwrap(),
+            deadline: Duration::from_secs(600),
+            trigger: MigrationTrigger::Wish,
+            source_ip: Some("10.0.0.1".into()),
+            target_ip: Some("10.0.0.2".into()),
+            target_vsn: "1.8".into(),
+            stateless: false,
+            message: Some("because".into()),
+            blackout_milliseconds: Some(7),
+        }
+    }
+
+    pub(crate) fn prepare(kind: Kind, source: Option<PodRef>) -> Transition {
+        Transition::Prepare { kind, source, node: "n4".into(), with_state: kind != Kind::Start }
+    }
+
+    pub(crate) fn commit(epoch: u64, state: Option<StateId>, lost: Option<Lost>) -> Transition {
+        Transition::Commit {
+            target: PodRef {
+                name: format!("cart-3-{epoch}"),
+                uid: PodUid(format!("pod-{epoch}")),
+                node: "n4".into(),
+            },
+            record: RecordId(format!("record-{epoch}")),
+            state,
+            lost,
+        }
+    }
+
+    pub(crate) fn end(result: MoveResult) -> Transition {
+        Transition::End { result }
+    }
+
+    pub(crate) fn state_id() -> StateId {
+        StateId { seq: 41, digest: "abc".into(), bytes: 1024 }
+    }
+
+    /// Writes a chain of transitions, and checks after each that the status holds the ledger that the protocol means.
+    pub(crate) fn chain(transitions: &[Transition]) -> HubProcessStatus {
+        let mut status = HubProcessStatus::default();
+        let mut ledger = Ledger::default();
+        for transition in transitions {
+            status = write(&status, transition, &around()).unwrap();
+            ledger = ledger.after("cart-3", transition).unwrap();
+            assert_eq!(read(&status).unwrap(), ledger, "after {transition:?}");
+            let json = serde_json::to_value(&status).unwrap();
+            assert_eq!(serde_json::from_value::<HubProcessStatus>(json).unwrap(), status);
+        }
+        status
+    }
+
+    pub(crate) fn started() -> Vec<Transition> {
+        vec![prepare(Kind::Start, None), commit(1, None, None), end(MoveResult::Succeeded)]
+    }
+
+    pub(crate) fn owner_pod() -> PodRef {
+        PodRef { name: "cart-3-1".into(), uid: "pod-1".into(), node: "n4".into() }
+    }
+
+    #[test]
+    fn a_move_is_written_and_read_back_at_every_step() {
+        for kind in [Kind::HotSwap, Kind::ColdSwap, Kind::Recover] {
+            let mut steps = started();
+            steps.push(prepare(kind, Some(owner_pod())));
+            steps.push(commit(2, Some(state_id()), None));
+            steps.push(end(MoveResult::Succeeded));
+            let status = chain(&steps);
+            let last = status.last_migration.unwrap();
+            assert_eq!(last.result, MigrationResult::Succeeded);
+            assert_eq!(last.digest.as_deref(), Some("abc"));
+            assert_eq!(last.blackout_milliseconds, Some(7));
+            assert_eq!(last.source.unwrap().epoch, 1);
+            assert_eq!(status.history.len(), 2);
+            assert_eq!(status.owner.unwrap().vsn, "1.8");
+        }
+    }
+
+    #[test]
+    fn an_abort_is_written_and_read_back_for_every_reason() {
+        for reason in [
+            AbortReason::Cancelled,
+            AbortReason::Withdrawn,
+            AbortReason::DeadlineExceeded,
+            AbortReason::StateQueryTimeout,
+            AbortReason::StateTTLExpired,
+            AbortReason::CaptureFailed,
+            AbortReason::ImportRefused,
+            AbortReason::ImportFailed,
+            AbortReason::TargetFailed,
+            AbortReason::TargetLost,
+            AbortReason::SourceLost,
+            AbortReason::HandoverNotSupported,
+            AbortReason::Regrant,
+        ] {
+            let mut steps = started();
+            steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+            steps.push(Transition::Abort { reason });
+            steps.push(end(MoveResult::Aborted));
+            let status = chain(&steps);
+            assert_eq!(status.epoch, 3);
+            assert_eq!(status.owner.unwrap().epoch, 3);
+            let last = status.last_migration.unwrap();
+            assert_eq!(last.reason, Some(move_reason(reason)));
+            assert_eq!(last.message.as_deref(), Some("because"));
+        }
+    }
+
+    #[test]
+    fn a_regrant_without_a_move_leaves_no_trace_in_the_history() {
+        let mut steps = started();
+        steps.push(Transition::Abort { reason: AbortReason::Regrant });
+        steps.push(end(MoveResult::Aborted));
+        let status = chain(&steps);
+        assert_eq!(status.history.len(), 1);
+        assert_eq!(status.owner.unwrap().epoch, 2);
+    }
+
+    #[test]
+    fn a_loss_is_said_on_the_object_unless_there_was_no_state() {
+        let mut steps = started();
+        steps.push(prepare(Kind::Recover, None));
+        steps.push(commit(2, None, Some(Lost { from: 1 })));
+        let status = chain(&steps);
+        assert_eq!(status.may_miss.unwrap().from, 1);
+
+        let before = chain(&steps[..4]);
+        let stateless = Circumstances { stateless: true, ..around() };
+        assert_eq!(write(&before, &steps[4], &stateless).unwrap().may_miss, None);
+    }
+
+    #[test]
+    fn a_transition_that_does_not_apply_and_a_status_without_a_uid_are_refused() {
+        let idle = chain(&started());
+        assert_eq!(write(&idle, &end(MoveResult::Succeeded), &around()), None);
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        let mut status = chain(&steps);
+        status.migration.as_mut().unwrap().source.as_mut().unwrap().uid = None;
+        assert!(read(&status).unwrap_err().to_string().contains("migration.source.uid"));
+    }
+}
