@@ -1,1 +1,3 @@
-//! Part of ProcessHub for Kubernetes.
+//! A Kubernetes cluster in one process.
+
+pub mod api;
