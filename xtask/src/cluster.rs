@@ -50,6 +50,10 @@ enum Command {
     Join { name: Option<String> },
     /// Cut the power of a node, for good; nobody is told
     Leave { node: String },
+    /// Cut the power of a node, which keeps its disk
+    PowerOff { node: String },
+    /// Start a node that was powered off
+    PowerOn { node: String },
     /// Pull a node's network cable
     Cut { node: String },
     /// Put a node's network cable back
@@ -105,6 +109,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Join { name } => println!("{}", cluster()?.join(name.as_deref())?),
         Command::Leave { node } => cluster()?.leave(&node)?,
+        Command::PowerOff { node } => cluster()?.power_off(&node)?,
+        Command::PowerOn { node } => cluster()?.power_on(&node)?,
         Command::Cut { node } => cluster()?.cut(&node)?,
         Command::Heal { node } => cluster()?.heal(&node)?,
         Command::Load { image } => cluster()?.load(&image)?,

@@ -1,7 +1,7 @@
 //! The handle that tests and commands hold.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -17,6 +17,7 @@ use crate::image;
 use crate::layout::Layout;
 use crate::machine::{Machine, State};
 use crate::node;
+use crate::ownership::Ownership;
 use crate::plan::check_name;
 use crate::slots;
 use crate::tools::{Tool, Tools};
@@ -72,8 +73,7 @@ pub fn default_dir(name: &str) -> PathBuf {
 #[derive(Debug)]
 pub struct LocalCluster {
     machine: Machine,
-    /// Held by the owner for as long as it lives, so that the system lets go of it when the owner is killed.
-    ownership: Option<File>,
+    ownership: Option<Ownership>,
 }
 
 impl LocalCluster {
@@ -93,8 +93,8 @@ impl LocalCluster {
         }
         let pause = image::pause_image(&tools)?;
 
-        let ownership = own(&options.name)?;
-        refuse_detached(&options.name, &options.dir)?;
+        let ownership = Ownership::take(&options.name)?;
+        ownership.refuse_detached()?;
         let layout = Layout::new(options.dir.clone());
         prepare_dir(&layout)?;
         cleanup::sweep(&options.name, &layout)?;
@@ -106,7 +106,6 @@ impl LocalCluster {
             fsync: options.fsync,
             node_monitor_grace_milliseconds: u64::try_from(options.node_monitor_grace.as_millis())
                 .unwrap_or(u64::MAX),
-            detached: false,
         };
         let cluster = Self { machine: Machine { state, layout, tools }, ownership: Some(ownership) };
         cluster.write_state()?;
@@ -134,15 +133,16 @@ impl LocalCluster {
 
     /// Lets the cluster run on when this process ends, until [`take_down`] is called for its directory.
     pub fn detach(mut self) -> Result<()> {
-        self.machine.state.detached = true;
-        self.write_state()?;
+        if let Some(ownership) = &self.ownership {
+            ownership.detach(self.machine.layout.dir())?;
+        }
         self.ownership = None;
         Ok(())
     }
 
-    /// Takes the cluster down. As dropping the handle does, but tells of failure.
+    /// Takes the cluster down. As dropping the handle does, but tells of failure, and also without owning it.
     pub fn down(mut self) -> Result<()> {
-        self.ownership = None;
+        let _until_all_is_gone = self.ownership.take();
         cleanup::sweep(&self.machine.state.name, &self.machine.layout)
     }
 
@@ -158,6 +158,18 @@ impl LocalCluster {
     /// Nobody is told; its Node object stays, as in a real cluster.
     pub fn leave(&self, node: &str) -> Result<()> {
         node::destroy(&self.machine, node)
+    }
+
+    /// A machine loses its power, and keeps its disk for [`LocalCluster::power_on`]: all that runs on it is killed at
+    /// one instant, and its address falls silent.
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        node::switch_off(&self.machine, node)
+    }
+
+    /// Starts a machine that was powered off, with what was on its disk. Returns when its programs run; the node is
+    /// Ready some seconds later.
+    pub fn power_on(&self, node: &str) -> Result<()> {
+        node::switch_on(&self.machine, node)
     }
 
     /// Pulls a node's network cable: it runs on and reaches nobody.
@@ -283,12 +295,18 @@ impl Drop for LocalCluster {
 
 /// Takes down whatever cluster is, or was, in `dir`; that there is none is fine. `name` is its name if the directory
 /// does not tell.
+///
+/// # Errors
+///
+/// [`Error::AlreadyRunning`] when a living process owns the cluster: it is that process's to end.
 pub fn take_down(name: &str, dir: &Path) -> Result<()> {
-    check_cluster_name(name)?;
     let layout = Layout::new(dir.to_owned());
     let known = fs::read_to_string(layout.state()).ok();
     let state: Option<State> = known.and_then(|text| serde_json::from_str(&text).ok());
-    cleanup::sweep(state.as_ref().map_or(name, |state| &state.name), &layout)
+    let name = state.as_ref().map_or(name, |state| &state.name);
+    check_cluster_name(name)?;
+    let _until_all_is_gone = Ownership::take(name)?;
+    cleanup::sweep(name, &layout)
 }
 
 /// Builds all programs that clusters need, helm included, so that nothing later waits for it.
@@ -307,38 +325,6 @@ fn check_cluster_name(name: &str) -> Result<()> {
     if name.contains('-') {
         let rule = "use lower-case letters and digits only";
         return Err(Error::Invalid { field: "name", value: name.to_owned(), rule });
-    }
-    Ok(())
-}
-
-fn own(name: &str) -> Result<File> {
-    let path = PathBuf::from(format!("/run/lock/processhub-local-cluster-{name}"));
-    if let Some(parent) = path.parent() {
-        create_dir(parent)?;
-    }
-    let lock = File::create(&path).map_err(file_error("create", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::AlreadyRunning {
-            name: name.to_owned(),
-            place: String::new(),
-            remedy: "wait until the test that owns it has ended, or give this one another name",
-        }),
-        Err(TryLockError::Error(error)) => Err(file_error("lock", &path)(error)),
-    }
-}
-
-/// A detached cluster has no owner that could hold the lock.
-fn refuse_detached(name: &str, dir: &Path) -> Result<()> {
-    let state = fs::read_to_string(Layout::new(dir.to_owned()).state()).ok();
-    let state: Option<State> = state.and_then(|text| serde_json::from_str(&text).ok());
-    let detached = state.is_some_and(|state| state.detached && state.name == name);
-    if detached && control_plane::is_running(name) {
-        return Err(Error::AlreadyRunning {
-            name: name.to_owned(),
-            place: format!(" in {}", dir.display()),
-            remedy: "end it with `cargo xtask cluster down`",
-        });
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Running other programs and waiting for what they bring about.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -21,8 +22,6 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
 
 /// Runs a command with `input` on its standard input.
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
-    use std::io::Write;
-
     let start = |command: &mut Command| {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -96,5 +95,11 @@ pub(crate) fn remove_dir(path: &Path) -> Result<()> {
 
 /// Tells the person who waits what is going on.
 pub(crate) fn progress(message: &str) {
-    eprintln!("local cluster: {message}");
+    say(&format!("local cluster: {message}"));
+}
+
+/// Writes a line to standard error past the test harness, which keeps what the macros print to itself; nobody is
+/// harmed when it cannot be written.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

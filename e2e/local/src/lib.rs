@@ -40,6 +40,7 @@ mod layout;
 mod machine;
 mod network;
 mod node;
+mod ownership;
 mod plan;
 mod slots;
 mod tools;
@@ -59,7 +60,9 @@ pub const CLUSTER_TESTS: &str = "PROCESSHUB_CLUSTER_TESTS";
 pub fn wanted(test: &str) -> bool {
     let wanted = std::env::var(CLUSTER_TESTS).is_ok_and(|value| value == "local");
     if !wanted {
-        eprintln!("SKIPPED {test}: needs a local cluster; set {CLUSTER_TESTS}=local to run it (as root)");
+        command::say(&format!(
+            "SKIPPED {test}: needs a local cluster; set {CLUSTER_TESTS}=local to run it (as root)"
+        ));
     }
     wanted
 }

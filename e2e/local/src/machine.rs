@@ -26,8 +26,6 @@ pub(crate) struct State {
     pub(crate) port: u16,
     pub(crate) fsync: bool,
     pub(crate) node_monitor_grace_milliseconds: u64,
-    /// Whether the cluster outlives the process that started it.
-    pub(crate) detached: bool,
 }
 
 /// A cluster as seen by the parts of this crate.

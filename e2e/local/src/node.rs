@@ -179,6 +179,26 @@ pub(crate) fn destroy(machine: &Machine, node: &str) -> Result<()> {
     remove_dir(machine.layout.node(node).dir())
 }
 
+/// Cuts the power of a node, and pulls its cable: no kernel answers for it any more.
+pub(crate) fn switch_off(machine: &Machine, node: &str) -> Result<()> {
+    plug(machine, node, false)?;
+    power_off(machine, node)
+}
+
+/// Gives a node its power and its cable back.
+pub(crate) fn switch_on(machine: &Machine, node: &str) -> Result<()> {
+    let slot = slots::find(&machine.layout, node)?;
+    if daemon::find_part(&machine.state.name, &part(node, INIT)).iter().any(|daemon| daemon.is_init) {
+        return Err(Error::Invalid { field: "node", value: node.to_owned(), rule: "has its power already" });
+    }
+    // All that a machine keeps in memory.
+    let layout = machine.layout.node(node);
+    remove_dir(&layout.containerd_state())?;
+    std::fs::remove_file(layout.ready()).map_err(file_error("remove", &layout.ready()))?;
+    plug(machine, node, true)?;
+    boot(machine, &slot)
+}
+
 fn power_off(machine: &Machine, node: &str) -> Result<()> {
     // First the init alone: with it all others end at the same instant.
     for daemon in daemon::find_part(&machine.state.name, &part(node, INIT)) {

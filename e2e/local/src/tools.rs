@@ -1,8 +1,10 @@
 //! The cluster's programs, built from their Go modules once and kept.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +16,7 @@ use crate::network::tool;
 pub const KUBERNETES_VERSION: &str = "1.35.4";
 
 /// A program that is built from source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tool {
     /// All parts of Kubernetes, etcd, and our own small ones.
     Testcluster,
@@ -76,6 +78,8 @@ impl Tool {
 pub(crate) struct Tools {
     cache: PathBuf,
     source: PathBuf,
+    /// What this process has asked for before; looking at the sources again would cost more than most uses.
+    known: Arc<Mutex<BTreeMap<Tool, PathBuf>>>,
 }
 
 impl Tools {
@@ -87,7 +91,7 @@ impl Tools {
             .or_else(|| from("XDG_CACHE_HOME").map(|dir| dir.join("processhub")))
             .or_else(|| from("HOME").map(|dir| dir.join(".cache/processhub")))
             .unwrap_or_else(|| std::env::temp_dir().join("processhub"));
-        Self { cache, source: Path::new(env!("CARGO_MANIFEST_DIR")).join("go") }
+        Self { cache, source: Path::new(env!("CARGO_MANIFEST_DIR")).join("go"), known: Arc::default() }
     }
 
     /// Where files may be kept from one run to the next.
@@ -97,6 +101,16 @@ impl Tools {
 
     /// The program's path; builds it when its source, or the compiler, is not the one of the cached build.
     pub(crate) fn provide(&self, which: Tool) -> Result<PathBuf> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(binary) = known.get(&which) {
+            return Ok(binary.clone());
+        }
+        let binary = self.find_or_build(which)?;
+        known.insert(which, binary.clone());
+        Ok(binary)
+    }
+
+    fn find_or_build(&self, which: Tool) -> Result<PathBuf> {
         let binary = self.cache.join("bin").join(format!("{}-{}", which.name(), self.key(which)?));
         if binary.is_file() {
             return Ok(binary);

@@ -1,5 +1,8 @@
 //! The harness against a real kernel: what it promises about nodes, names and images, and that nothing of it stays.
 
+// Helpers of tests fail the test that calls them, as the tests themselves do.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use processhub_local_cluster::{Error, ImageBuild, LocalCluster, Options, build_image, wanted};
+use processhub_local_cluster::{Error, ImageBuild, LocalCluster, Options, build_image, take_down, wanted};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -47,6 +50,7 @@ fn nodes_join_vanish_and_come_back_and_leave_nothing() {
     answers_by_name(&cluster);
     a_node_that_joins_has_the_images(&cluster);
     a_cut_node_is_unreachable_until_it_heals(&cluster);
+    a_node_keeps_its_disk_when_its_power_fails(&cluster);
     a_node_without_power_is_gone_and_nobody_was_told(&cluster);
     a_machine_that_comes_back_is_a_new_one(&cluster);
     serves_without_its_api_server(&cluster);
@@ -57,8 +61,41 @@ fn nodes_join_vanish_and_come_back_and_leave_nothing() {
 }
 
 fn second_one_is_refused(dir: &Path) {
-    let refused = LocalCluster::up(options("phtest", &dir.with_extension("other"), 0)).unwrap_err();
+    let other = dir.with_extension("other");
+    let refused = LocalCluster::up(options("phtest", &other, 0)).unwrap_err();
     assert!(matches!(refused, Error::AlreadyRunning { .. }), "{refused}");
+    let refused = take_down("phtest", &other).unwrap_err();
+    assert!(matches!(refused, Error::AlreadyRunning { .. }), "{refused}");
+}
+
+#[test]
+fn a_detached_cluster_runs_until_it_is_taken_down() {
+    if !wanted("a_detached_cluster_runs_until_it_is_taken_down") {
+        return;
+    }
+    let _turn = one_at_a_time();
+    let temporary = TempDir::new().unwrap();
+    let dir = temporary.path().join("cluster");
+    LocalCluster::up(options("phdetached", &dir, 0)).unwrap().detach().unwrap();
+
+    let refused = LocalCluster::up(options("phdetached", &dir.with_extension("other"), 0)).unwrap_err();
+    assert!(refused.to_string().contains(dir.to_str().unwrap()), "{refused}");
+    let cluster = LocalCluster::attach(&dir).unwrap();
+    assert_eq!(
+        thread::scope(|scope| {
+            let joins = [scope.spawn(|| cluster.join(None)), scope.spawn(|| cluster.join(Some("b")))];
+            joins.map(|join| join.join().unwrap().unwrap()).len()
+        }),
+        2
+    );
+    assert_eq!(cluster.nodes().len(), 2);
+    drop(cluster);
+    assert!(!processes_with("phdetached/apiserver").is_empty(), "a handle that does not own it ended it");
+
+    take_down("phdetached", &dir).unwrap();
+    take_down("phdetached", &dir).unwrap();
+    nothing_is_left("phdetached", &dir);
+    assert!(matches!(LocalCluster::attach(&dir).unwrap_err(), Error::NotRunning(_)));
 }
 
 fn answers_by_name(cluster: &LocalCluster) {
@@ -83,6 +120,18 @@ fn a_cut_node_is_unreachable_until_it_heals(cluster: &LocalCluster) {
     cluster.heal("node2").unwrap();
     eventually("Ready", || is_ready(cluster, "node2"));
     eventually("an answer", || ask(cluster, &address, 8080).as_deref() == Some("node2"));
+}
+
+fn a_node_keeps_its_disk_when_its_power_fails(cluster: &LocalCluster) {
+    let address = pod_address(cluster, "node1");
+    cluster.power_off("node1").unwrap();
+    assert_eq!(ask(cluster, &address, 8080), None);
+    assert!(processes_with("node/node1/").is_empty());
+    eventually("NotReady", || !is_ready(cluster, "node1"));
+    cluster.power_on("node1").unwrap();
+    eventually("Ready", || is_ready(cluster, "node1"));
+    let is_same_pod_again = || ask(cluster, &pod_address(cluster, "node1"), 8080).as_deref() == Some("node1");
+    eventually("an answer of the restarted pod", is_same_pod_again);
 }
 
 fn a_node_without_power_is_gone_and_nobody_was_told(cluster: &LocalCluster) {
