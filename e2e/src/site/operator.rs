@@ -28,7 +28,7 @@ impl Site {
     /// When none holds it.
     pub async fn leader(&self) -> Result<OperatorPod> {
         let leases: Api<Lease> = Api::namespaced(self.client(), SYSTEM);
-        let lease = leases.get("processhub-operator-processhub").await?;
+        let lease = leases.get("processhub-operator-default").await?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity).filter(|holder| !holder.is_empty());
         Ok(OperatorPod(holder.context("nobody holds the Lease")?))
     }
