@@ -22,7 +22,7 @@ const FORWARD: &str = "forward";
 const DNS: &str = "coredns";
 const DNS_USER: &str = "system:coredns";
 const CLUSTER_ADMINS: &str = "system:masters";
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 
 /// A port of the host on which nobody listens.
 pub(crate) fn free_port() -> Result<u16> {

@@ -32,8 +32,8 @@ const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
 const PROXY: &str = "proxy";
 const PROXY_USER: &str = "system:kube-proxy";
-const START: Duration = Duration::from_secs(30);
-const READY: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 
 /// The part's name in the list of a cluster's processes.
 fn part(node: &str, program: &str) -> String {
