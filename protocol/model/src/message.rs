@@ -2,6 +2,7 @@
 
 use processhub_protocol::fence::{Floor, Step};
 use processhub_protocol::handover::Effect;
+use processhub_protocol::ledger::Transition;
 use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, Import, Thaw};
 
 use crate::names::{self, Slot};
@@ -59,7 +60,10 @@ impl Message {
             Self::Activate(command) => command.source.as_ref().map_or(0, |source| 1 << names::slot(&source.pod)),
             Self::Forward(command) => 1 << names::slot(&command.peer.pod),
             Self::Api(_, Effect::DeletePod { uid, .. }) => 1 << names::slot(uid),
-            Self::Api(_, Effect::Route(pod)) => 1 << names::slot(&pod.uid),
+            Self::Api(_, Effect::Route(pod) | Effect::Write(Transition::Commit { target: pod, .. })) => {
+                1 << names::slot(&pod.uid)
+            }
+            Self::Api(_, Effect::Write(Transition::Prepare { source: Some(pod), .. })) => 1 << names::slot(&pod.uid),
             Self::Freeze(_) | Self::Thaw(_) | Self::Api(..) => 0,
         };
         to | others

@@ -31,6 +31,8 @@ pub struct Config {
     pub second_leader: bool,
     /// How many incarnations may exist at once.
     pub pods: usize,
+    /// The highest epoch that may be taken; only variants without a rule get anywhere near.
+    pub epochs: u8,
     /// What may happen.
     pub budget: Budget,
 }
@@ -61,7 +63,7 @@ pub struct Model {
     /// Effects.
     pub effects: Interner<Effect>,
     pub(crate) decisions: HashMap<Sight, Rc<[Id]>>,
-    /// Whether the last call of [`Model::successors`] wanted a pod more than the bound allows.
+    /// Whether the last call of [`Model::successors`] wanted a pod or an epoch more than the bounds allow.
     pub exhausted: bool,
 }
 
@@ -132,12 +134,24 @@ impl Model {
         self.sidecars(from, out);
         self.surroundings(from, out);
         for edge in out.iter_mut() {
+            self.note_release(&mut edge.state);
             self.tidy(&mut edge.state);
             if edge.broken.is_none() {
                 edge.broken = promise::broken(self, &edge.state);
             }
         }
         out.retain(|edge| edge.broken.is_some() || edge.state != *from);
+    }
+
+    /// Notes that the source of the move under way may go from now on.
+    fn note_release(&self, state: &mut State) {
+        let ledger = self.ledgers.get(state.ledger.ledger);
+        if let Some(migration) = &ledger.migration
+            && let Some(source) = &migration.source
+            && promise::released(self, state, migration)
+        {
+            state.pods[usize::from(names::slot(&source.uid))].released = true;
+        }
     }
 
     /// Forgets what can have no effect any more: messages that every future record refuses, and pods that nothing

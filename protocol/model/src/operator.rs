@@ -102,11 +102,12 @@ impl Model {
         let ledger = Rc::clone(self.ledgers.get(from.ledger.ledger));
         let (source, target) = self.sides(from, &ledger);
         for (slot, pod) in each(from) {
-            let named = source == Some(slot) || target == Some(slot);
+            let owns = ledger.owner.as_ref().is_some_and(|owner| names::slot(&owner.pod.uid) == slot);
+            let named = owns || source == Some(slot) || target == Some(slot);
             if pod.phase == PodPhase::Running && !named && names::epoch(pod.born) <= ledger.epoch {
                 let mut state = from.clone();
                 state.pods[usize::from(slot)].phase = PodPhase::Deleting;
-                let broken = (!promise::may_delete(self, from, slot)).then_some(Promise::SourceStays);
+                let broken = (!promise::may_delete(self, from, slot, false)).then_some(Promise::SourceStays);
                 out.push(Edge { step: Step::Collected(slot), state, broken });
             }
         }
@@ -139,6 +140,7 @@ impl Model {
                 let shown = Pod {
                     disk: 0,
                     activated: false,
+                    released: false,
                     persisted: true,
                     worker: Worker { writes: 0, epoch: 0, ..pod.worker },
                     ..*pod
@@ -150,6 +152,7 @@ impl Model {
             .owner
             .as_ref()
             .is_none_or(|owner| state.pods[usize::from(names::slot(&owner.pod.uid))].dead());
+        let recovering = believed.migration.as_ref().is_some_and(|migration| migration.kind == Kind::Recover);
         let lingering = each(state).any(|(slot, pod)| {
             (pod.runs() || pod.phase == PodPhase::Down) && source != Some(slot) && target != Some(slot)
         });
@@ -158,7 +161,7 @@ impl Model {
             source: seen(source),
             target: seen(target),
             routed: state.routed,
-            intent: state.budget.moves > 0 || owner_dead,
+            intent: state.budget.moves > 0 || owner_dead || recovering,
             lingering,
             wish: state.wish,
         }
@@ -296,7 +299,7 @@ impl Model {
             Effect::ReadLive(_) => {}
             Effect::DeletePod { uid, .. } => {
                 let slot = names::slot(uid);
-                let broken = !promise::may_delete(self, state, slot);
+                let broken = !promise::may_delete(self, state, slot, sight.is_none());
                 let pod = &mut state.pods[usize::from(slot)];
                 match pod.phase {
                     PodPhase::Running => pod.phase = PodPhase::Deleting,
@@ -328,6 +331,10 @@ impl Model {
         let Some(after) = before.after(names::PROCESS, transition) else {
             return Some(Promise::Applies);
         };
+        if after.epoch > names::epoch(self.config.epochs) {
+            self.exhausted = true;
+            return None;
+        }
         let mut broken = None;
         match transition {
             Transition::Prepare { kind, .. } => {

@@ -1,7 +1,7 @@
 //! What is promised, as conditions on states and steps.
 
 use processhub_protocol::fence::Role;
-use processhub_protocol::ledger::Phase;
+use processhub_protocol::ledger::{Kind, Migration, Phase};
 
 use crate::model::Model;
 use crate::names;
@@ -84,18 +84,18 @@ pub fn rests(model: &Model, state: &State) -> bool {
         })
 }
 
-/// Whether the source of the move under way may be deleted: its successor is (or was) active, or, where the old worker
-/// ends before the new one starts, has persisted the state.
-pub fn may_delete(model: &Model, state: &State, slot: names::Slot) -> bool {
+/// Whether the pod in `slot` may be deleted: not the owner; and of the move under way not the source, unless its
+/// successor was active, or, where the old worker ends before the new one starts, has persisted the state. A deletion
+/// that comes late was right if it was right for an earlier successor.
+pub fn may_delete(model: &Model, state: &State, slot: names::Slot, late: bool) -> bool {
     let ledger = model.ledgers.get(state.ledger.ledger);
     let Some(owner) = &ledger.owner else {
         return true;
     };
-    let owning = names::slot(&owner.pod.uid);
-    if owning == slot {
+    let pod = &state.pods[usize::from(slot)];
+    if names::slot(&owner.pod.uid) == slot {
         // Only a pod that lost its record with its volume owns nothing that could be kept.
-        let record = &model.records.get(state.pods[usize::from(slot)].record).record;
-        return *record != owner.record;
+        return model.records.get(pod.record).record != owner.record;
     }
     let Some(migration) = &ledger.migration else {
         return true;
@@ -103,18 +103,21 @@ pub fn may_delete(model: &Model, state: &State, slot: names::Slot) -> bool {
     if migration.source.as_ref().is_none_or(|source| names::slot(&source.uid) != slot) {
         return true;
     }
-    let successor = &state.pods[usize::from(owning)];
-    if successor.activated {
-        return true;
-    }
+    (late && pod.released) || released(model, state, migration)
+}
+
+/// Whether the source of a move may go.
+pub fn released(model: &Model, state: &State, migration: &Migration) -> bool {
+    let Phase::Committed { state: committed } = &migration.phase else {
+        return false;
+    };
+    let Some(owner) = &model.ledgers.get(state.ledger.ledger).owner else {
+        return false;
+    };
+    let successor = &state.pods[usize::from(names::slot(&owner.pod.uid))];
     let held = match &model.records.get(successor.disk).role {
         Role::Delivered { state, .. } => Some(state),
         Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
     };
-    match &migration.phase {
-        Phase::Committed { state } => {
-            migration.kind == processhub_protocol::ledger::Kind::ColdSwap && state.as_ref() == held
-        }
-        Phase::Prepared | Phase::Aborted { .. } => false,
-    }
+    successor.activated || (migration.kind == Kind::ColdSwap && committed.as_ref() == held)
 }

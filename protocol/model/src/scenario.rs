@@ -1,6 +1,7 @@
 //! What is explored.
 
 use processhub_protocol::ledger::Kind;
+use processhub_protocol::rules::Rule;
 
 use crate::model::Config;
 use crate::state::Budget;
@@ -13,6 +14,7 @@ pub const PLAIN: Config = Config {
     starts: false,
     second_leader: false,
     pods: 3,
+    epochs: 100,
     budget: Budget { moves: 1, writes: 1, ..NOTHING },
 };
 
@@ -37,13 +39,119 @@ const NOTHING: Budget = Budget {
 
 /// All configurations that must hold.
 pub fn all() -> Vec<Config> {
-    let plain = PLAIN;
+    let one = Budget {
+        moves: 1,
+        writes: 2,
+        faults: 1,
+        sidecar_restarts: 1,
+        worker_restarts: 1,
+        kills: 1,
+        late: 1,
+        cancels: 1,
+        failures: 1,
+        checkpoints: 1,
+        evictions: 1,
+        ..NOTHING
+    };
+    let two = Budget { faults: 2, moves: 1, writes: 1, sidecar_restarts: 2, worker_restarts: 1, ..one };
+    let base = Config { pods: 6, ..PLAIN };
     vec![
-        plain.clone(),
+        PLAIN,
+        Config { name: "hot swap, one fault", budget: one, ..base.clone() },
+        Config { name: "hot swap, two faults", budget: two, ..base.clone() },
         Config {
-            name: "hot swap, one fault",
-            budget: Budget { moves: 1, writes: 1, faults: 1, sidecar_restarts: 1, worker_restarts: 1, kills: 1, cancels: 1, late: 1, failures: 1, ..NOTHING },
-            ..plain
+            name: "start, one fault",
+            starts: true,
+            budget: Budget { moves: 1, writes: 1, ..one },
+            ..base.clone()
         },
+        Config { name: "without hand-over, one fault", with_state: false, budget: Budget { writes: 1, ..one }, ..base.clone() },
+        Config {
+            name: "cold swap, one fault",
+            kind: Kind::ColdSwap,
+            budget: Budget { writes: 1, forced: 1, faults: 2, ..one },
+            ..base.clone()
+        },
+        Config {
+            name: "cold swap without hand-over",
+            kind: Kind::ColdSwap,
+            with_state: false,
+            budget: Budget { writes: 1, forced: 1, faults: 2, ..one },
+            ..base.clone()
+        },
+        Config {
+            name: "two leaders",
+            second_leader: true,
+            budget: Budget { writes: 1, refreshes: 1, checkpoints: 0, ..one },
+            ..base.clone()
+        },
+        Config {
+            name: "two moves, two leaders",
+            second_leader: true,
+            budget: Budget { moves: 2, writes: 1, refreshes: 1, late: 1, faults: 1, cancels: 1, ..NOTHING },
+            ..base.clone()
+        },
+        Config {
+            name: "lost volumes",
+            budget: Budget { writes: 1, wipes: 1, faults: 2, ..one },
+            ..base.clone()
+        },
+        Config {
+            name: "a machine that comes back",
+            budget: Budget { moves: 1, writes: 1, kills: 1, returns: 1, faults: 2, cancels: 1, late: 1, ..NOTHING },
+            ..base.clone()
+        },
+        Config {
+            name: "a forgotten move",
+            budget: Budget { moves: 1, writes: 1, edits: 1, faults: 1, ..NOTHING },
+            ..base
+        },
+    ]
+}
+
+/// For each rule the smallest configuration that shows what it is for.
+pub fn refutations() -> Vec<(Rule, Config)> {
+    let config = |name, budget| Config { name, budget, pods: 4, ..PLAIN };
+    let move_once = Budget { moves: 1, writes: 1, ..NOTHING };
+    vec![
+        (
+            Rule::Floor,
+            Config {
+                epochs: 5,
+                ..config("a thaw that comes late", Budget { moves: 2, cancels: 1, ..move_once })
+            },
+        ),
+        (
+            Rule::CompareAndSwap,
+            Config {
+                second_leader: true,
+                ..config("two leaders", Budget { cancels: 1, faults: 1, late: 1, refreshes: 1, ..move_once })
+            },
+        ),
+        (
+            Rule::DurableBeforeAnswer,
+            config("a node that restarts", Budget { faults: 1, kills: 1, ..move_once }),
+        ),
+        (Rule::DeleteAfterActivation, config("one move", move_once)),
+        (
+            Rule::AbortBeforeUndo,
+            config("a cancelled move", Budget { cancels: 1, faults: 1, late: 1, ..move_once }),
+        ),
+        (Rule::NoTimerThaw, config("one move", move_once)),
+        (
+            Rule::ChallengedGrant,
+            config("a machine that comes back", Budget { cancels: 1, faults: 2, kills: 1, returns: 1, ..move_once }),
+        ),
+        (Rule::PersistedImport, config("a node that restarts", Budget { faults: 1, kills: 1, ..move_once })),
+        (
+            Rule::FreshEpoch,
+            config("a retried move", Budget { moves: 2, writes: 2, cancels: 1, faults: 1, late: 1, ..NOTHING }),
+        ),
+        (Rule::ReportedLoss, config("a node that is lost", Budget { faults: 1, kills: 1, ..move_once })),
+        (Rule::StandingRegrant, config("a forgotten move", Budget { faults: 1, edits: 1, ..move_once })),
+        (Rule::SealedStaysSealed, config("a target that is lost", Budget { faults: 1, kills: 1, ..move_once })),
+        (Rule::CommitWithoutSource, config("a source that is lost", Budget { faults: 1, kills: 1, ..move_once })),
+        (Rule::RecordIdentity, config("a lost volume", Budget { faults: 1, wipes: 1, ..move_once })),
+        (Rule::ForwardUpwards, config("a target that is lost", Budget { faults: 1, kills: 1, ..move_once })),
     ]
 }

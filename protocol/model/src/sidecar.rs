@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use processhub_protocol::fence::{Clock, Record, Role, Verdict};
+use processhub_protocol::ledger::Lost;
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Activate, Forward, Freeze, Import, Thaw};
 
@@ -11,6 +12,7 @@ use crate::intern::Id;
 use crate::message::Message;
 use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
+use crate::operator::excuse;
 use crate::promise::Promise;
 use crate::state::{Busy, Fault, Mode, PODS, Pod, State};
 use crate::step::Step;
@@ -66,7 +68,7 @@ impl Model {
                 None
             }
             Message::Thaw(command) => {
-                self.thaw(pod, to, &record, command);
+                self.thaw(state, to, &record, command);
                 None
             }
             Message::Forward(command) => self.forward(state, to, &record, command),
@@ -96,7 +98,8 @@ impl Model {
         }
     }
 
-    fn thaw(&mut self, pod: &mut Pod, to: Slot, record: &Record, command: &Thaw) {
+    fn thaw(&mut self, state: &mut State, to: Slot, record: &Record, command: &Thaw) {
+        let pod = &mut state.pods[usize::from(to)];
         let clock = clock(to, pod);
         if record.judge_thaw(command, &clock) != Ok(Verdict::Proceed) {
             return;
@@ -104,7 +107,23 @@ impl Model {
         if let Ok(active) = record.thaw_done(command, &clock) {
             self.obey(pod, active);
             pod.failure = None;
+            let restarted = pod.worker.mode == Mode::Standby;
             self.settle(pod);
+            if restarted {
+                self.report_loss(state, to);
+            }
+        }
+    }
+
+    /// The worker was started anew and given what is on disk: the sidecar says what may be missing (rule 10).
+    pub(crate) fn report_loss(&self, state: &mut State, slot: Slot) {
+        let pod = state.pods[usize::from(slot)];
+        if let Role::Active { kept, .. } = &self.records.get(pod.record).role
+            && enforced(Rule::ReportedLoss)
+            && pod.persisted
+        {
+            let lost = Lost { from: kept.as_ref().map_or(1, |kept| kept.seq + 1) };
+            excuse(state, pod.worker.writes, lost);
         }
     }
 

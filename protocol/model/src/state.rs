@@ -4,7 +4,7 @@ use crate::intern::Id;
 use crate::names::Slot;
 
 /// How many incarnations may exist at once.
-pub const PODS: usize = 4;
+pub const PODS: usize = 6;
 /// How many writes clients may make.
 pub const WRITES: usize = 2;
 /// No slot.
@@ -83,6 +83,9 @@ pub struct Pod {
     pub persisted: bool,
     /// Whether it was ever active.
     pub activated: bool,
+    /// Whether a successor of it was ever active, or (cold swap) committed with the state persisted: a deletion that
+    /// was decided then may come late.
+    pub released: bool,
 }
 
 /// What there is of a pod.

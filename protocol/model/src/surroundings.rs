@@ -3,13 +3,12 @@
 use std::rc::Rc;
 
 use processhub_protocol::fence::{Record, Role};
-use processhub_protocol::ledger::{Ledger, Lost, Phase};
+use processhub_protocol::ledger::{Ledger, Phase};
 use processhub_protocol::rules::{Rule, enforced};
 
 use crate::message::Message;
 use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
-use crate::operator::excuse;
 use crate::promise;
 use crate::sidecar::spend;
 use crate::state::{Budget, Mode, Pod, PodPhase, State, Versioned, Wish, Worker};
@@ -137,14 +136,7 @@ impl Model {
         }
         pod.worker = Worker::default();
         self.settle(pod);
-        let pod = *pod;
-        if let Role::Active { kept, .. } = &self.records.get(pod.record).role
-            && enforced(Rule::ReportedLoss)
-            && pod.persisted
-        {
-            let lost = Lost { from: kept.as_ref().map_or(1, |kept| kept.seq + 1) };
-            excuse(state, pod.worker.writes, lost);
-        }
+        self.report_loss(state, slot);
     }
 
     fn start_anew(&self, state: &mut State, slot: Slot) {

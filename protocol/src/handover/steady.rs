@@ -39,6 +39,10 @@ fn owned(view: &View, owner: &Owner, report: &Report) -> Decision {
             Decision::act(Effect::Write(Transition::Abort { reason: AbortReason::Regrant }), Waiting::Thawing)
         }
         Role::Active { .. } => serving(view, owner, report),
+        // The variant without rule 14 takes whatever runs in the owner's pod for the owner.
+        Role::Standby if !enforced(Rule::RecordIdentity) => {
+            Decision::act(Effect::Activate { epoch: owner.epoch, state: None }, Waiting::Activating)
+        }
         Role::Frozen { .. } | Role::Forwarding { .. } | Role::Standby | Role::Delivered { .. } => {
             Decision::wait(Waiting::Source)
         }
