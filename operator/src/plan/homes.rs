@@ -1,0 +1,284 @@
+//! Where each process belongs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::jiff::Timestamp;
+use processhub_crds::DistributionStrategy;
+use processhub_crds::vocabulary::ProcessReason;
+
+use super::backoff;
+use super::inputs::{Hub, Inputs, Node, Process};
+use super::membership::Fitness;
+use super::placement::{Free, Slot, place};
+use crate::assignments::{Held, MovingPhase, OwnerState};
+
+/// Where a process belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// On this node, which may be a target.
+    At {
+        /// The node.
+        node: String,
+        /// Who says so.
+        by: Authority,
+    },
+    /// Where it is: its node takes nothing new and keeps what it has.
+    Stays,
+    /// Nowhere at present.
+    Pending(Held),
+}
+
+/// Who decided on a home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The annotation `processhub.io/move-to`.
+    Wish,
+    /// `spec.nodeName`.
+    Pin,
+    /// The distribution.
+    Distribution,
+}
+
+/// The homes of all processes.
+#[derive(Clone, Debug, Default)]
+pub struct Homes {
+    /// By name of the process.
+    pub of: BTreeMap<String, Home>,
+    /// Wishes that cannot be followed, and why.
+    pub refused: BTreeMap<String, Held>,
+}
+
+/// Finds them all. `targets` are fit nodes. Processes that are being deleted, or are `doomed` to be, have no home.
+#[must_use]
+pub fn homes(
+    inputs: &Inputs,
+    fitness: &BTreeMap<String, Fitness>,
+    targets: &BTreeSet<String>,
+    doomed: &[String],
+) -> Homes {
+    let doomed: BTreeSet<&String> = doomed.iter().collect();
+    let names: Vec<&str> = targets.iter().map(String::as_str).collect();
+    let index: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (*name, i)).collect();
+    let mut fixed = vec![0_u32; names.len()];
+    let mut result = Homes::default();
+    let mut free = Vec::new();
+    for (name, process) in &inputs.processes {
+        if process.deleting || doomed.contains(name) {
+            continue;
+        }
+        let seen = Seen { inputs, fitness, index: &index, process };
+        match seen.settle(&inputs.hub, name, &mut result.refused) {
+            Settled::Home(home) => {
+                if let Home::At { node, by: Authority::Pin } = &home
+                    && let Some(slot) = index.get(node.as_str())
+                {
+                    fixed[*slot] += 1;
+                }
+                result.of.insert(name.clone(), home);
+            }
+            Settled::Free { at, origin, avoid } => free.push(Free { name, at, origin, avoid }),
+        }
+    }
+    let slots: Vec<Slot<'_>> = names
+        .iter()
+        .zip(fixed)
+        .map(|(name, fixed)| Slot { name, fixed, room: room(inputs.nodes.get(*name)) })
+        .collect();
+    for (process, slot) in free.iter().zip(place(&slots, &free)) {
+        let home = match slot {
+            Some(slot) => Home::At { node: names[slot].to_owned(), by: Authority::Distribution },
+            None => Home::Pending(nowhere(names.is_empty())),
+        };
+        result.of.insert(process.name.to_owned(), home);
+    }
+    result
+}
+
+fn room(node: Option<&Node>) -> u32 {
+    node.and_then(|node| node.pods).unwrap_or(u32::MAX)
+}
+
+fn nowhere(no_members: bool) -> Held {
+    if no_members {
+        Held {
+            reason: ProcessReason::NoTargetNodes,
+            message:
+                "the hub has no node to place it on; add a node, uncordon one, or widen spec.members or the \
+                      tolerations of the hub's template"
+                    .to_owned(),
+        }
+    } else {
+        Held {
+            reason: ProcessReason::NoRoom,
+            message: "every member holds as many pods as it can; add a node".to_owned(),
+        }
+    }
+}
+
+/// A process among what it depends on.
+struct Seen<'a> {
+    inputs: &'a Inputs,
+    fitness: &'a BTreeMap<String, Fitness>,
+    index: &'a BTreeMap<&'a str, usize>,
+    process: &'a Process,
+}
+
+/// What can be said without looking at the other processes.
+enum Settled {
+    Home(Home),
+    Free { at: Option<usize>, origin: Option<usize>, avoid: Option<usize> },
+}
+
+impl Seen<'_> {
+    fn settle(&self, hub: &Hub, name: &str, refused: &mut BTreeMap<String, Held>) -> Settled {
+        let facts = self.process.facts.as_ref();
+        let pin = self.process.child.pin.as_deref();
+        if let Some(wish) = facts.and_then(|facts| facts.wish.as_deref()) {
+            match self.wish(wish, pin) {
+                Ok(home) => return Settled::Home(home),
+                Err(held) => drop(refused.insert(name.to_owned(), held)),
+            }
+        }
+        if let Some(pin) = pin {
+            return Settled::Home(match self.usable(pin) {
+                Ok(()) => Home::At { node: pin.to_owned(), by: Authority::Pin },
+                Err(held) if self.is_at(pin) && !self.must_leave() => {
+                    // It is there already, and the node keeps what it has.
+                    if self.keeps(pin) { Home::Stays } else { Home::Pending(held) }
+                }
+                Err(held) => Home::Pending(held),
+            });
+        }
+        self.unpinned(hub)
+    }
+
+    fn unpinned(&self, hub: &Hub) -> Settled {
+        let owner = self.process.owner_node();
+        let slot = |node: Option<&str>| node.and_then(|node| self.index.get(node).copied());
+        let staying = owner.is_some_and(|node| self.keeps(node)) && !self.must_leave();
+        let moving = self.process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
+        let under_way = moving.filter(|moving| moving.phase != MovingPhase::Aborted);
+        let target = slot(under_way.map(|moving| moving.to.as_str()));
+        if staying && target.is_none() {
+            return Settled::Home(Home::Stays);
+        }
+        // Sent there by a person, and nothing has changed since.
+        if self.process.settled_by_wish
+            && under_way.is_none()
+            && !self.must_leave()
+            && let Some(node) = owner
+            && slot(owner).is_some()
+        {
+            return Settled::Home(Home::At { node: node.to_owned(), by: Authority::Wish });
+        }
+        match hub.distribution {
+            DistributionStrategy::Guided => Settled::Home(self.guided(owner, target.is_some())),
+            DistributionStrategy::ConsistentHashing => {
+                let back = under_way.is_some_and(|moving| moving.phase == MovingPhase::Prepared);
+                let origin = if back && !self.must_leave() { slot(owner) } else { None };
+                let at = target.or_else(|| if self.is_dead() { None } else { slot(owner) });
+                let avoid = slot(self.refused_by());
+                // Where it has to begin anew anyway, it does not begin where it has just failed.
+                let at = if self.must_leave() && target.is_none() {
+                    at.filter(|at| avoid != Some(*at))
+                } else {
+                    at
+                };
+                Settled::Free { at, origin, avoid }
+            }
+        }
+    }
+
+    /// `Guided` without a pin: it stays where it is, and is not started for want of a word where.
+    fn guided(&self, owner: Option<&str>, moving_to_member: bool) -> Home {
+        let moving = self.process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
+        let node = if moving_to_member { moving.map(|moving| moving.to.as_str()) } else { owner };
+        match node {
+            Some(node) if self.index.contains_key(node) => {
+                Home::At { node: node.to_owned(), by: Authority::Distribution }
+            }
+            _ => Home::Pending(Held {
+                reason: ProcessReason::NoTargetNodes,
+                message: "the hub's distribution is Guided and names no usable node for this process; set \
+                          spec.nodeName"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    fn wish(&self, node: &str, pin: Option<&str>) -> Result<Home, Held> {
+        if let Some(pin) = pin.filter(|pin| *pin != node) {
+            return Err(Held {
+                reason: ProcessReason::NotAMember,
+                message: format!("the process is pinned to {pin}; change spec.nodeName instead"),
+            });
+        }
+        self.usable(node)?;
+        Ok(Home::At { node: node.to_owned(), by: Authority::Wish })
+    }
+
+    /// Whether a node that was named may be a target.
+    fn usable(&self, node: &str) -> Result<(), Held> {
+        let (reason, message) = match self.fitness.get(node) {
+            Some(Fitness::Fit) => return Ok(()),
+            None => (ProcessReason::NotAMember, format!("there is no node {node}; name another one")),
+            Some(Fitness::NotSelected(label)) => (
+                ProcessReason::NotAMember,
+                format!(
+                    "node {node} is not a member: its label {label} is not as the hub selects; label it or name \
+                         another node"
+                ),
+            ),
+            Some(unfit @ (Fitness::Cordoned | Fitness::Deleting)) => {
+                (ProcessReason::Draining, format!("node {node} is {unfit}; uncordon it or name another node"))
+            }
+            Some(unfit @ (Fitness::Tainted(_) | Fitness::NotReady | Fitness::NoPods)) => {
+                (ProcessReason::NoTargetNodes, format!("node {node}: {unfit}; mend it or name another node"))
+            }
+        };
+        Err(Held { reason, message })
+    }
+
+    fn is_at(&self, node: &str) -> bool {
+        self.process.owner_node() == Some(node)
+    }
+
+    /// Whether a process that is there stays: the node takes nothing new, or is not believed yet.
+    fn keeps(&self, node: &str) -> bool {
+        match self.fitness.get(node) {
+            Some(fitness) if fitness.is_fit() => !self.index.contains_key(node),
+            Some(fitness) => fitness.keeps(),
+            None => false,
+        }
+    }
+
+    fn owner(&self) -> OwnerState {
+        self.process.facts.as_ref().map_or(OwnerState::NotServing, |facts| facts.owner)
+    }
+
+    fn is_dead(&self) -> bool {
+        self.owner() == OwnerState::Dead
+    }
+
+    /// Whether its incarnation ends, so that it needs another one in any case.
+    fn must_leave(&self) -> bool {
+        match self.owner() {
+            OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
+            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
+        }
+    }
+
+    /// The node that its last move failed at, while the back-off lasts.
+    fn refused_by(&self) -> Option<&str> {
+        let facts = self.process.facts.as_ref()?;
+        let failed = facts.failed.as_ref()?;
+        (backoff::until(failed, self.must_leave()) > as_milliseconds(self.inputs.now))
+            .then_some(failed.to.as_str())
+    }
+}
+
+/// Milliseconds since 1970; 0 for what lies before.
+#[must_use]
+pub fn as_milliseconds(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}

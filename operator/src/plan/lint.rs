@@ -1,0 +1,164 @@
+//! Checks a plan against what no plan may do, knowing nothing of how it was made.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use processhub_protocol::ledger::{AbortReason, Kind};
+
+use super::inputs::{Inputs, Process};
+use super::membership::membership;
+use super::{Fitness, Plan};
+use crate::assignments::{MovingPhase, OwnerState};
+
+/// What a plan did wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Defect {
+    /// A move goes where nothing may go.
+    #[error("{process} is sent to {node}, which is not fit")]
+    UnfitTarget {
+        /// The process.
+        process: String,
+        /// The node.
+        node: String,
+    },
+    /// A move may begin while another of the same process is under way.
+    #[error("{0} is moved twice")]
+    TwoMoves(String),
+    /// A process is moved and deleted.
+    #[error("{0} is moved and deleted")]
+    MovedAndDeleted(String),
+    /// Something is decided about a process that nobody has looked at.
+    #[error("{0} is assigned without having been observed")]
+    NotObserved(String),
+    /// A process moves although nothing asks for it and it would end where it is.
+    #[error("{0} is sent to where it is")]
+    Nowhere(String),
+    /// More moves may begin than `maxConcurrent`.
+    #[error("{moves} moves at once, {limit} are allowed")]
+    TooMany {
+        /// How many.
+        moves: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// More moves touch a node than `maxConcurrentPerNode`.
+    #[error("{moves} moves at {node} at once, {limit} are allowed")]
+    TooManyAtNode {
+        /// The node.
+        node: String,
+        /// How many.
+        moves: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// A move is withdrawn that is frozen, committed or not there.
+    #[error("{0} has nothing that could be withdrawn")]
+    Unwithdrawable(String),
+    /// A process that the operator did not create is deleted or changed.
+    #[error("{0} is not the operator's to change")]
+    NotOurs(String),
+    /// A process is created that exists or whose name is taken.
+    #[error("{0} is created again")]
+    CreatedTwice(String),
+}
+
+/// Everything that is wrong with a plan; nothing, if it was made by [`plan`](super::plan).
+#[must_use]
+pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
+    let mut defects = Vec::new();
+    let fitness = membership(&inputs.hub, &inputs.nodes);
+    let mut load = Load::default();
+    for (name, process) in &inputs.processes {
+        load.under_way(process);
+        let Some(assignment) = plan.assignments.get(name) else { continue };
+        let Some(facts) = &process.facts else {
+            defects.push(Defect::NotObserved(name.clone()));
+            continue;
+        };
+        if assignment.give_up == Some(AbortReason::Withdrawn)
+            && facts.moving.as_ref().is_none_or(|moving| moving.phase != MovingPhase::Prepared)
+        {
+            defects.push(Defect::Unwithdrawable(name.clone()));
+        }
+        let Some(go) = &assignment.go else { continue };
+        if fitness.get(&go.node) != Some(&Fitness::Fit) {
+            defects.push(Defect::UnfitTarget { process: name.clone(), node: go.node.clone() });
+        }
+        if facts.moving.is_some() && facts.owner != OwnerState::Dead {
+            defects.push(Defect::TwoMoves(name.clone()));
+        }
+        if process.deleting || plan.children.delete.contains(name) {
+            defects.push(Defect::MovedAndDeleted(name.clone()));
+        }
+        let stays = facts.node.as_ref() == Some(&go.node);
+        if stays && facts.owner == OwnerState::Serving {
+            defects.push(Defect::Nowhere(name.clone()));
+        }
+        if matches!(facts.owner, OwnerState::Serving | OwnerState::Leaving { .. })
+            && !super::moves::is_stuck(&inputs.hub, facts)
+        {
+            load.begins(facts.node.as_deref(), &go.node);
+        }
+    }
+    load.judge(inputs, &mut defects);
+    children(inputs, plan, &mut defects);
+    defects
+}
+
+/// Moves that count against the limits.
+#[derive(Default)]
+struct Load<'a> {
+    hub: u32,
+    nodes: BTreeMap<&'a str, u32>,
+    begun: BTreeSet<&'a str>,
+    any: bool,
+}
+
+impl<'a> Load<'a> {
+    fn under_way(&mut self, process: &'a Process) {
+        let Some(moving) = process.facts.as_ref().and_then(|facts| facts.moving.as_ref()) else { return };
+        if matches!(moving.kind, Kind::Start | Kind::Recover) {
+            return;
+        }
+        self.hub += 1;
+        if moving.phase != MovingPhase::Committed {
+            self.touch(moving.from.as_deref(), &moving.to);
+        }
+    }
+
+    fn begins(&mut self, from: Option<&'a str>, to: &'a str) {
+        self.any = true;
+        self.hub += 1;
+        self.touch(from, to);
+        self.begun.extend(from);
+        self.begun.insert(to);
+    }
+
+    fn touch(&mut self, from: Option<&'a str>, to: &'a str) {
+        *self.nodes.entry(to).or_default() += 1;
+        if let Some(from) = from.filter(|from| *from != to) {
+            *self.nodes.entry(from).or_default() += 1;
+        }
+    }
+
+    /// A limit that was lowered is exceeded by what is under way, but nothing is added to that.
+    fn judge(self, inputs: &Inputs, defects: &mut Vec<Defect>) {
+        let hub = inputs.hub.max_concurrent;
+        if self.any && self.hub > hub {
+            defects.push(Defect::TooMany { moves: self.hub, limit: hub });
+        }
+        let limit = inputs.hub.max_concurrent_per_node;
+        for (node, moves) in self.nodes {
+            if self.begun.contains(node) && moves > limit {
+                defects.push(Defect::TooManyAtNode { node: node.to_owned(), moves, limit });
+            }
+        }
+    }
+}
+
+fn children(inputs: &Inputs, plan: &Plan, defects: &mut Vec<Defect>) {
+    let ours = |name: &String| inputs.processes.get(name).is_some_and(|process| process.managed);
+    let changed = plan.children.delete.iter().chain(plan.children.update.keys());
+    defects.extend(changed.filter(|name| !ours(name)).map(|name| Defect::NotOurs(name.clone())));
+    let there = |name: &&String| inputs.processes.contains_key(*name) || inputs.taken.contains_key(*name);
+    defects.extend(plan.children.create.keys().filter(there).map(|name| Defect::CreatedTwice(name.clone())));
+}

@@ -1,0 +1,385 @@
+//! Which moves may begin now, and which should be given up.
+
+use std::collections::BTreeMap;
+
+use processhub_crds::vocabulary::{MoveReason, ProcessReason};
+use processhub_crds::{MigrationStrategy, MigrationTrigger};
+use processhub_protocol::handover::{Handover, Waiting};
+use processhub_protocol::ledger::{AbortReason, Kind};
+
+use super::backoff;
+use super::debounce::Steadiness;
+use super::homes::{Authority, Home, Homes, as_milliseconds};
+use super::inputs::{Hub, Inputs};
+use super::limits::{Blocked, Limits, Travel};
+use super::membership::Fitness;
+use crate::assignments::{Assignment, Go, Held, Moving, MovingPhase, OwnerState, ProcessFacts};
+
+/// Why a move is wanted, most pressing first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// The owner is dead: it is not served. No limit holds it up.
+    Recover,
+    /// There is no owner yet. No limit holds it up.
+    Start,
+    /// The owner's pod is killed at this time (milliseconds).
+    Leaving(u64),
+    /// A person wishes it.
+    Wish,
+    /// The object names another node.
+    Pin,
+    /// The distribution wants it elsewhere.
+    Rebalance,
+}
+
+impl Rank {
+    /// Whether it goes on while the hub is paused, not accepted, or short of members.
+    #[must_use]
+    pub fn presses(self) -> bool {
+        match self {
+            Self::Recover | Self::Start | Self::Leaving(_) => true,
+            Self::Wish | Self::Pin | Self::Rebalance => false,
+        }
+    }
+
+    fn is_limited(self) -> bool {
+        !matches!(self, Self::Recover | Self::Start)
+    }
+}
+
+/// The assignments, and what stood in the way.
+#[derive(Clone, Debug, Default)]
+pub struct Moves {
+    /// By name of the process; only of those that were observed.
+    pub assignments: BTreeMap<String, Assignment>,
+    /// How many moves the homes ask for and that have not begun, by process.
+    pub wanted: BTreeMap<String, Rank>,
+    /// Moves that may begin.
+    pub permitted: Vec<String>,
+    /// Moves that wait for limits.
+    pub limited: Vec<String>,
+    /// Moves that wait for the hub: paused, debouncing, too few members, not accepted.
+    pub suspended: Vec<String>,
+    /// Moves that have failed and wait for their next try.
+    pub backing_off: Vec<String>,
+    /// Processes that have no home.
+    pub pending: Vec<String>,
+    /// Moves under way that should be given up.
+    pub withdrawn: Vec<String>,
+    /// When the first back-off ends, in milliseconds.
+    pub wake: Option<u64>,
+}
+
+/// A move that could begin if the limits allow.
+struct Candidate<'a> {
+    rank: Rank,
+    name: &'a str,
+    go: Go,
+    travel: Travel<'a>,
+    /// It was permitted and did not begin, for reasons of its own: it takes no place from others.
+    stuck: bool,
+}
+
+/// Decides. Every process that was observed gets an assignment.
+#[must_use]
+pub fn moves(
+    inputs: &Inputs,
+    fitness: &BTreeMap<String, Fitness>,
+    steadiness: &Steadiness,
+    homes: &Homes,
+) -> Moves {
+    let mut result = Moves::default();
+    let mut candidates = Vec::new();
+    let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
+    for (name, process) in &inputs.processes {
+        let Some(facts) = &process.facts else { continue };
+        if let Some(moving) = &facts.moving {
+            limits.count(name, moving);
+        }
+        let assignment = if process.deleting || inputs.hub.deleting {
+            Assignment::default()
+        } else if let Some(moving) = &facts.moving {
+            under_way(inputs, fitness, name, facts, moving, homes, &mut result)
+        } else {
+            let step = Step { inputs, fitness, steadiness, facts, name };
+            step.at_rest(homes, &mut candidates, &mut result)
+        };
+        result.assignments.insert(name.clone(), assignment);
+    }
+    candidates.sort_by_key(|candidate: &Candidate<'_>| (candidate.rank, candidate.name));
+    permit(candidates, &mut limits, &mut result);
+    for name in limits.withdrawn() {
+        if let Some(assignment) = result.assignments.get_mut(name)
+            && assignment.give_up.is_none()
+        {
+            assignment.give_up = Some(AbortReason::Withdrawn);
+            result.withdrawn.push(name.to_owned());
+        }
+    }
+    result
+}
+
+fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &mut Moves) {
+    for Candidate { rank, name, go, travel, stuck } in candidates {
+        let blocked = if stuck || !rank.is_limited() { None } else { limits.take(travel).err() };
+        let Some(assignment) = result.assignments.get_mut(name) else { continue };
+        match blocked {
+            None => {
+                assignment.go = Some(go);
+                result.permitted.push(name.to_owned());
+            }
+            Some(blocked) => {
+                if rank.presses() {
+                    limits.make_way(&blocked);
+                }
+                assignment.held = Some(deferred(&blocked));
+                result.limited.push(name.to_owned());
+            }
+        }
+    }
+}
+
+fn deferred(blocked: &Blocked) -> Held {
+    let message = match blocked {
+        Blocked::Hub { limit } => format!(
+            "waits until other moves have ended: {limit} move at once (spec.migration.maxConcurrent of the hub)"
+        ),
+        Blocked::Node { node, limit } => format!(
+            "waits until other moves have ended: {limit} leave or enter {node} at once \
+             (spec.migration.maxConcurrentPerNode of the hub)"
+        ),
+    };
+    Held { reason: ProcessReason::Deferred, message }
+}
+
+/// A move goes on unless its target is no longer where the process belongs. What is frozen or committed goes on in any
+/// case: the machine of the hand-over knows, and here it is only not asked.
+fn under_way(
+    inputs: &Inputs,
+    fitness: &BTreeMap<String, Fitness>,
+    name: &str,
+    facts: &ProcessFacts,
+    moving: &Moving,
+    homes: &Homes,
+    result: &mut Moves,
+) -> Assignment {
+    let home = homes.of.get(name);
+    let mut assignment = Assignment { held: homes.refused.get(name).cloned(), ..Assignment::default() };
+    let elsewhere = match home {
+        Some(Home::At { node, .. }) => *node != moving.to,
+        Some(Home::Stays | Home::Pending(_)) => true,
+        None => false,
+    };
+    if elsewhere && moving.phase == MovingPhase::Prepared {
+        assignment.give_up = Some(AbortReason::Withdrawn);
+        result.withdrawn.push(name.to_owned());
+    }
+    // Its target died after the commit: it is recovered as soon as this move has ended.
+    if facts.owner == OwnerState::Dead
+        && let Some(Home::At { node, .. }) = home
+    {
+        let trigger = recovery(fitness, facts);
+        assignment.go = Some(go(inputs, facts, node, trigger));
+    }
+    assignment
+}
+
+fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> MigrationTrigger {
+    let node = facts.node.as_deref().and_then(|node| fitness.get(node));
+    match node {
+        None | Some(Fitness::NotReady | Fitness::Deleting) => MigrationTrigger::NodeLost,
+        Some(
+            Fitness::Fit
+            | Fitness::Cordoned
+            | Fitness::Tainted(_)
+            | Fitness::NoPods
+            | Fitness::NotSelected(_),
+        ) => MigrationTrigger::Recovery,
+    }
+}
+
+fn go(inputs: &Inputs, facts: &ProcessFacts, node: &str, trigger: MigrationTrigger) -> Go {
+    let kind = match inputs.hub.migration {
+        MigrationStrategy::HotSwap => Kind::HotSwap,
+        MigrationStrategy::ColdSwap => Kind::ColdSwap,
+    };
+    Go { kind, node: node.to_owned(), trigger, epoch: facts.epoch }
+}
+
+/// One process with no move under way.
+struct Step<'a> {
+    inputs: &'a Inputs,
+    fitness: &'a BTreeMap<String, Fitness>,
+    steadiness: &'a Steadiness,
+    facts: &'a ProcessFacts,
+    name: &'a str,
+}
+
+impl<'a> Step<'a> {
+    fn at_rest(
+        &self,
+        homes: &'a Homes,
+        candidates: &mut Vec<Candidate<'a>>,
+        result: &mut Moves,
+    ) -> Assignment {
+        let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
+        let refused = homes.refused.get(self.name).cloned();
+        let (node, by) = match homes.of.get(self.name) {
+            Some(Home::At { node, by }) => (node.as_str(), *by),
+            Some(Home::Pending(reason)) => {
+                result.pending.push(self.name.to_owned());
+                return held(refused.unwrap_or_else(|| reason.clone()));
+            }
+            Some(Home::Stays) | None => {
+                return Assignment { held: refused, ..Assignment::default() };
+            }
+        };
+        let rest = Assignment { held: refused.clone(), ..Assignment::default() };
+        let Some((rank, trigger)) = self.wanted(node, by) else { return rest };
+        result.wanted.insert(self.name.to_owned(), rank);
+        if let Some(reason) = self.suspended(rank) {
+            result.suspended.push(self.name.to_owned());
+            return held(refused.unwrap_or(reason));
+        }
+        if let Some(reason) = self.backs_off(rank, node, result) {
+            result.backing_off.push(self.name.to_owned());
+            return held(refused.unwrap_or(reason));
+        }
+        if !self.can_begin(rank) {
+            return rest;
+        }
+        candidates.push(Candidate {
+            rank,
+            name: self.name,
+            go: go(self.inputs, self.facts, node, trigger),
+            travel: Travel { from: self.facts.node.as_deref(), to: node },
+            stuck: is_stuck(&self.inputs.hub, self.facts),
+        });
+        rest
+    }
+
+    /// Whether it has to move to be at `node`, and why.
+    fn wanted(&self, node: &str, by: Authority) -> Option<(Rank, MigrationTrigger)> {
+        let elsewhere = self.facts.node.as_deref() != Some(node);
+        match self.facts.owner {
+            OwnerState::None => Some((Rank::Start, MigrationTrigger::Start)),
+            OwnerState::Dead => Some((Rank::Recover, recovery(self.fitness, self.facts))),
+            OwnerState::Leaving { until } => {
+                let at = self.facts.node.as_deref().and_then(|node| self.fitness.get(node));
+                let trigger = match at {
+                    Some(Fitness::Cordoned) => MigrationTrigger::Drain,
+                    _ => MigrationTrigger::PodDeleted,
+                };
+                Some((Rank::Leaving(as_milliseconds(until)), trigger))
+            }
+            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
+                elsewhere.then_some(match by {
+                    Authority::Wish => (Rank::Wish, MigrationTrigger::Wish),
+                    Authority::Pin => (Rank::Pin, MigrationTrigger::Pinned),
+                    Authority::Distribution => (Rank::Rebalance, MigrationTrigger::Rebalance),
+                })
+            }
+        }
+    }
+
+    /// What holds up every move of this rank.
+    fn suspended(&self, rank: Rank) -> Option<Held> {
+        let hub = &self.inputs.hub;
+        if !hub.accepted && (!rank.presses() || rank == Rank::Start) {
+            return Some(Held {
+                reason: ProcessReason::HubNotAccepted,
+                message: format!("hub {} is not accepted; its condition Accepted says why", hub.name),
+            });
+        }
+        if rank.presses() {
+            return None;
+        }
+        if hub.paused || self.facts.paused {
+            let what = if hub.paused { "hub" } else { "process" };
+            return Some(Held {
+                reason: ProcessReason::Paused,
+                message: format!("the {what} is paused; remove its annotation processhub.io/paused to go on"),
+            });
+        }
+        if rank != Rank::Rebalance {
+            return None;
+        }
+        let message = match self.steadiness {
+            Steadiness::Steady => return None,
+            Steadiness::Debouncing { .. } => "waits until joins and leaves of nodes have settled".to_owned(),
+            Steadiness::TooManyLost { have, had, .. } => {
+                format!("{have} of {had} members are left; rebalancing waits until two thirds are back")
+            }
+        };
+        Some(Held { reason: ProcessReason::Deferred, message })
+    }
+
+    fn backs_off(&self, rank: Rank, node: &str, result: &mut Moves) -> Option<Held> {
+        let failed = self.facts.failed.as_ref()?;
+        // A person who names another node, or any node after a cancellation, tries something new.
+        let new = match rank {
+            Rank::Wish | Rank::Pin => failed.to != node || failed.reason == Some(MoveReason::Cancelled),
+            Rank::Recover | Rank::Start | Rank::Leaving(_) | Rank::Rebalance => false,
+        };
+        let until = backoff::until(failed, rank.presses());
+        let now = as_milliseconds(self.inputs.now);
+        if new || until <= now {
+            return None;
+        }
+        result.wake = Some(result.wake.map_or(until, |wake| wake.min(until)));
+        let reason = failed.reason.map_or("unknown", MoveReason::as_str);
+        let message = format!(
+            "the move to {} did not succeed: {reason} (try {}); it is tried again at {}",
+            failed.to,
+            failed.times,
+            at(until),
+        );
+        Some(Held { reason: ProcessReason::MoveAborted, message })
+    }
+
+    /// Whether the hand-over can begin at all: an owner that does not answer hands nothing over.
+    fn can_begin(&self, rank: Rank) -> bool {
+        match rank {
+            Rank::Recover | Rank::Start => true,
+            Rank::Leaving(_) => true,
+            Rank::Wish | Rank::Pin | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
+        }
+    }
+}
+
+/// Whether the process was permitted to move, or would be, and does not begin for reasons of its own. It keeps the
+/// permission and takes no place from others.
+pub(super) fn is_stuck(hub: &Hub, facts: &ProcessFacts) -> bool {
+    let incapable = hub.handover == Handover::Required && facts.capable == Some(false);
+    incapable
+        || match facts.waiting {
+            Waiting::OldPodGone
+            | Waiting::Source
+            | Waiting::HandoverNotSupported
+            | Waiting::OwnerUnreachable
+            | Waiting::HistoryRewound => true,
+            Waiting::Nothing
+            | Waiting::Placement
+            | Waiting::Leadership
+            | Waiting::TargetPod
+            | Waiting::TargetSidecar
+            | Waiting::TargetWorker
+            | Waiting::Freezing
+            | Waiting::Importing
+            | Waiting::Activating
+            | Waiting::TargetReady
+            | Waiting::Retention
+            | Waiting::Thawing => false,
+        }
+}
+
+/// A time for people, to the second.
+fn at(milliseconds: u64) -> String {
+    let seconds = i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX);
+    k8s_openapi::jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| "never".to_owned(), |at| at.to_string())
+}
+
+#[cfg(test)]
+#[path = "moves_tests.rs"]
+mod tests;
