@@ -80,6 +80,8 @@ pub enum How {
     OtherVersion,
     /// 204 to everything: refusals are lost.
     AlwaysYes,
+    /// 204, and nothing is done.
+    Pretended,
     /// 501: not implemented.
     Missing,
 }
@@ -89,7 +91,7 @@ pub enum How {
 #[error(
     "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT or mangle=CALL:HOW, with POINT one of \
      suspend capture import activate increment answer, CALL one of info suspend resume capture read put apply activate, \
-     HOW one of too-large too-slow cut-short not-json other-version always-yes missing"
+     HOW one of too-large too-slow cut-short not-json other-version always-yes pretended missing"
 )]
 pub struct UnknownFault(String);
 
@@ -152,6 +154,7 @@ fn manner(text: &str) -> Option<How> {
         "not-json" => How::NotJson,
         "other-version" => How::OtherVersion,
         "always-yes" => How::AlwaysYes,
+        "pretended" => How::Pretended,
         "missing" => How::Missing,
         _ => return None,
     })
@@ -239,6 +242,7 @@ async fn mangle(State(faults): State<Faults>, request: Request, next: Next) -> R
             next.run(request).await;
             StatusCode::NO_CONTENT.into_response()
         }
+        Some(How::Pretended) => StatusCode::NO_CONTENT.into_response(),
         Some(How::Missing) => StatusCode::NOT_IMPLEMENTED.into_response(),
     }
 }

@@ -319,6 +319,12 @@ fn program(control: SocketAddr, listen: SocketAddr, environment: &[(&str, &str)]
         .unwrap()
 }
 
+async fn terminate(child: &tokio::process::Child) {
+    let pid = child.id().unwrap().to_string();
+    let told = tokio::process::Command::new("sh").args(["-c", "kill -TERM $0", &pid]).status().await.unwrap();
+    assert!(told.success());
+}
+
 #[tokio::test]
 async fn the_program_takes_everything_from_its_environment() {
     let (control, listen) = addresses();
@@ -341,8 +347,28 @@ async fn the_program_ends_well_on_sigterm() {
     let mut child = program(control, listen, &[]);
     let running = Running { control, listen, served: tokio::spawn(std::future::pending()) };
     running.up().await;
-    let pid = child.id().unwrap().to_string();
-    let told = tokio::process::Command::new("sh").args(["-c", "kill -TERM $0", &pid]).status().await.unwrap();
-    assert!(told.success());
+    terminate(&child).await;
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_method_that_hangs_does_not_keep_the_program_from_ending() {
+    let (control, listen) = addresses();
+    let mut child = program(control, listen, &[("COUNTER_FAULTS", "hang=activate:600000")]);
+    let running = Running { control, listen, served: tokio::spawn(std::future::pending()) };
+    running.up().await;
+    let activation = tokio::spawn(async move {
+        let body = Bytes::from(json!({"epoch": 1, "reason": "Start", "initial": true}).to_string());
+        try_send(control, "POST", "/v1/activate", body).await
+    });
+    // The epoch is seen before the hook is called.
+    loop {
+        let (_, info) = running.control("GET", "/v1/info", Value::Null).await;
+        if serde_json::from_slice::<Value>(&info).unwrap()["epoch"] == 1 {
+            break;
+        }
+    }
+    terminate(&child).await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(activation.await.unwrap().is_err());
 }

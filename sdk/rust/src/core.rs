@@ -3,6 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use bytes::Bytes;
 use processhub_protocol::contract::machine::Step;
@@ -10,7 +11,7 @@ use processhub_protocol::contract::{
     ActivateRequest, ApplyRequest, CONTRACT_VERSION, CaptureAnswer, CaptureMode, CaptureRequest,
     CaptureSummary, ErrorBody, ErrorCode, Info, Name, PartName, ResumeRequest, SuspendRequest,
 };
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::capture::{Captures, PartBody};
 use crate::gate::Gate;
@@ -48,20 +49,23 @@ impl<W: Worker> Core<W> {
     }
 
     /// Runs `work` on a thread that may block, alone. Once begun it goes through, also when the caller hangs up: a hook
-    /// that ran is never forgotten by the machine.
+    /// that ran is never forgotten by the machine. The thread is not the runtime's, which would wait for it: a method
+    /// that hangs must not keep the program from ending.
     async fn alone<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         let turn = Arc::clone(&self.one_at_a_time).lock_owned().await;
         let core = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || {
+        let (sender, done) = oneshot::channel();
+        let thread = thread::Builder::new().name("worker".into()).spawn(move || {
             let _turn = turn;
-            work(&core)
+            // Nobody listens any more when the caller hung up.
+            let _ = sender.send(work(&core));
         });
-        done.await.unwrap_or_else(|_| {
-            Err(ErrorBody::new(ErrorCode::Internal, "the worker panicked in this call; its log says why"))
-        })
+        let failed = |what: &str| ErrorBody::new(ErrorCode::Internal, what);
+        thread.map_err(|error| failed(&format!("the worker has no thread for this call: {error}")))?;
+        done.await.unwrap_or_else(|_| Err(failed("the worker panicked in this call; its log says why")))
     }
 
     pub(crate) fn info(&self) -> Info {
