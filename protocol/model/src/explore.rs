@@ -62,6 +62,7 @@ pub fn explore(config: Config, limit: usize) -> Outcome {
     let broken = forward(&mut model, &mut explored, limit);
     let refuted = match broken {
         Some((from, promise)) => Some(refutation(&mut model, &explored, from, promise)),
+        None if !watched(&model, Promise::Ends) => None,
         None => stuck(&explored).map(|at| refutation(&mut model, &explored, at, Promise::Ends)),
     };
     Outcome {
@@ -90,7 +91,7 @@ fn forward(model: &mut Model, explored: &mut Explored, limit: usize) -> Option<(
                 explored.rests.push(from);
             }
             for Edge { state, broken, .. } in edges.drain(..) {
-                if let Some(promise) = broken {
+                if let Some(promise) = broken.filter(|promise| watched(model, *promise)) {
                     return Some((from, promise));
                 }
                 let (to, new) = explored.add(model, &state, from);
@@ -105,6 +106,10 @@ fn forward(model: &mut Model, explored: &mut Explored, limit: usize) -> Option<(
         frontier = next;
     }
     None
+}
+
+fn watched(model: &Model, promise: Promise) -> bool {
+    model.config.only.is_none_or(|only| only == promise)
 }
 
 impl Explored {

@@ -57,13 +57,17 @@ impl Message {
         let to = self.to().map_or(0, |slot| 1 << slot);
         let others = match self {
             Self::Import(command) => 1 << names::slot(&command.from.pod),
-            Self::Activate(command) => command.source.as_ref().map_or(0, |source| 1 << names::slot(&source.pod)),
+            Self::Activate(command) => {
+                command.source.as_ref().map_or(0, |source| 1 << names::slot(&source.pod))
+            }
             Self::Forward(command) => 1 << names::slot(&command.peer.pod),
             Self::Api(_, Effect::DeletePod { uid, .. }) => 1 << names::slot(uid),
             Self::Api(_, Effect::Route(pod) | Effect::Write(Transition::Commit { target: pod, .. })) => {
                 1 << names::slot(&pod.uid)
             }
-            Self::Api(_, Effect::Write(Transition::Prepare { source: Some(pod), .. })) => 1 << names::slot(&pod.uid),
+            Self::Api(_, Effect::Write(Transition::Prepare { source: Some(pod), .. })) => {
+                1 << names::slot(&pod.uid)
+            }
             Self::Freeze(_) | Self::Thaw(_) | Self::Api(..) => 0,
         };
         to | others

@@ -35,6 +35,8 @@ pub struct Config {
     pub epochs: u8,
     /// What may happen.
     pub budget: Budget,
+    /// The one promise that is watched; all of them if none is named.
+    pub only: Option<Promise>,
 }
 
 /// A step, the state after it, and the promise that it broke.
@@ -117,6 +119,7 @@ impl Model {
             pods,
             net: Bag::default(),
             routed,
+            glimpse: None,
             wish: Wish::Finish,
             acknowledged: 0,
             excused: 0,
@@ -217,6 +220,7 @@ impl Model {
         for (at, pod) in state.pods.iter_mut().enumerate() {
             if pod.phase == PodPhase::Gone && named & (1 << at) == 0 {
                 *pod = Pod::default();
+                state.glimpse = state.glimpse.filter(|glimpse| usize::from(glimpse.slot) != at);
                 if usize::from(state.routed) == at {
                     state.routed = NOWHERE;
                 }

@@ -10,8 +10,8 @@ use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Lost, Phase, Transition};
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{
-    Activate, Busy, Challenge, CommandKind, Failure, FailureKind, Freeze, Grant, Import, Report, StartInfo, Thaw,
-    VERSION, WorkerState, WorkerView,
+    Activate, Busy, Challenge, CommandKind, Failure, FailureKind, Freeze, Grant, Import, Report, StartInfo,
+    Thaw, VERSION, WorkerState, WorkerView,
 };
 
 use crate::intern::Id;
@@ -19,7 +19,8 @@ use crate::message::Message;
 use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise::{self, Promise};
-use crate::state::{Fault, Mode, NOWHERE, Pod, PodPhase, State, Versioned, Wish, Worker};
+use crate::sidecar::spend;
+use crate::state::{Fault, Mode, NOWHERE, Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
 use crate::step::Step;
 
 /// Grants are honoured by the boot that asked for them; milliseconds are covered by the unit tests of the fence.
@@ -37,26 +38,25 @@ pub struct Sight {
     wish: Wish,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Seen {
-    slot: Slot,
-    pod: Pod,
-    ready: bool,
-}
-
 impl Model {
     /// Each effect that an operator may carry out now, at once or so that the API server gets it late.
     pub(crate) fn operators(&mut self, from: &State, out: &mut Vec<Edge>) {
         self.operator(from, from.ledger, false, out);
-        if self.config.second_leader {
-            if from.stale != from.ledger {
-                self.operator(from, from.stale, true, out);
-                if from.budget.refreshes > 0 {
-                    let mut state = from.clone();
-                    state.budget.refreshes -= 1;
-                    state.stale = from.ledger;
-                    out.push(Edge { step: Step::Refresh, state, broken: None });
-                }
+        if self.config.second_leader && from.stale != from.ledger {
+            self.operator(from, from.stale, true, out);
+            if from.budget.refreshes > 0 {
+                let mut state = from.clone();
+                state.budget.refreshes -= 1;
+                state.stale = from.ledger;
+                out.push(Edge { step: Step::Refresh, state, broken: None });
+            }
+        }
+        if from.budget.glimpses > 0 {
+            for (slot, _) in each(from).filter(|(_, pod)| pod.phase != PodPhase::Free) {
+                let mut state = from.clone();
+                state.budget.glimpses -= 1;
+                state.glimpse = Some(self.see(from, slot));
+                out.push(Edge { step: Step::Glimpse(slot), state, broken: None });
             }
         }
         for id in from.net.iter() {
@@ -71,40 +71,69 @@ impl Model {
         self.collect(from, out);
     }
 
+    /// What an operator that believes in `seen` may do, with each of the two sidecars answering it or not, and with
+    /// what it saw of one of them now or earlier.
     fn operator(&mut self, from: &State, seen: Versioned, lagging: bool, out: &mut Vec<Edge>) {
-        let sight = self.sight(from, seen.ledger);
-        for &id in &*self.decide(sight) {
-            let effect = Rc::clone(self.effects.get(id));
-            let mut state = from.clone();
-            let broken =
-                self.given_up(&sight, &effect).or_else(|| self.carry_out(&mut state, seen, &effect, Some(&sight)));
-            if state != *from || broken.is_some() {
-                out.push(Edge { step: Step::Operator { lagging, effect: id, late: false }, state, broken });
-            }
-            let api = matches!(
-                *effect,
-                Effect::Write(_) | Effect::CreatePod { .. } | Effect::Route(_) | Effect::DeletePod { .. }
-            );
-            if api && from.budget.late > 0 && from.budget.faults > 0 {
-                let mut state = from.clone();
-                state.budget.late -= 1;
-                state.budget.faults -= 1;
-                let seen = if matches!(*effect, Effect::Write(_)) { seen } else { Versioned::default() };
-                state.net.insert(self.messages.id(Message::Api(seen, (*effect).clone())));
-                out.push(Edge { step: Step::Operator { lagging, effect: id, late: true }, state, broken: None });
+        let fresh = self.sight(from, seen.ledger);
+        let mut sights = vec![fresh];
+        if let Some(glimpse) = from.glimpse {
+            let old = |now: Option<Seen>| now.map(|now| if now.slot == glimpse.slot { glimpse } else { now });
+            sights.push(Sight { source: old(fresh.source), target: old(fresh.target), ..fresh });
+        }
+        let mute = |side: Option<Seen>| side.map(|seen| Seen { answers: false, ..seen });
+        sights.push(Sight { source: mute(fresh.source), ..fresh });
+        sights.push(Sight { target: mute(fresh.target), ..fresh });
+        sights.push(Sight { source: mute(fresh.source), target: mute(fresh.target), ..fresh });
+        let mut done: Vec<(Id, Option<Message>)> = Vec::new();
+        for sight in sights {
+            for &id in &*self.decide(sight) {
+                let effect = Rc::clone(self.effects.get(id));
+                let command = self.command(&sight, seen.ledger, &effect);
+                let one = (id, command);
+                if !done.contains(&one) {
+                    self.act(from, seen, lagging, &sight, id, out);
+                    done.push(one);
+                }
             }
         }
     }
 
-    /// What the operator's edge does beside the decisions: a pod that the ledger does not name, and whose epoch is not
-    /// above the ledger's, will never be named again; it is deleted.
+    fn act(
+        &mut self,
+        from: &State,
+        seen: Versioned,
+        lagging: bool,
+        sight: &Sight,
+        id: Id,
+        out: &mut Vec<Edge>,
+    ) {
+        let effect = Rc::clone(self.effects.get(id));
+        let mut state = from.clone();
+        let broken =
+            self.given_up(sight, &effect).or_else(|| self.carry_out(&mut state, seen, &effect, Some(sight)));
+        if state != *from || broken.is_some() {
+            out.push(Edge { step: Step::Operator { lagging, effect: id, late: false }, state, broken });
+        }
+        let api = matches!(
+            *effect,
+            Effect::Write(_) | Effect::CreatePod { .. } | Effect::Route(_) | Effect::DeletePod { .. }
+        );
+        let mut state = from.clone();
+        if api && spend(&mut state, |budget| &mut budget.late) {
+            let seen = if matches!(*effect, Effect::Write(_)) { seen } else { Versioned::default() };
+            state.net.insert(self.messages.id(Message::Api(seen, (*effect).clone())));
+            out.push(Edge { step: Step::Operator { lagging, effect: id, late: true }, state, broken: None });
+        }
+    }
+
+    /// What the operator's edge does beside the decisions: pods that have no part in the process any more go.
     fn collect(&mut self, from: &State, out: &mut Vec<Edge>) {
         let ledger = Rc::clone(self.ledgers.get(from.ledger.ledger));
-        let (source, target) = self.sides(from, &ledger);
         for (slot, pod) in each(from) {
-            let owns = ledger.owner.as_ref().is_some_and(|owner| names::slot(&owner.pod.uid) == slot);
-            let named = owns || source == Some(slot) || target == Some(slot);
-            if pod.phase == PodPhase::Running && !named && names::epoch(pod.born) <= ledger.epoch {
+            let name = names::pod(slot, pod.born).name;
+            if pod.phase == PodPhase::Running
+                && handover::stray(&ledger, &names::uid(slot), &name, names::epoch(pod.born))
+            {
                 let mut state = from.clone();
                 state.pods[usize::from(slot)].phase = PodPhase::Deleting;
                 let broken = (!promise::may_delete(self, from, slot, false)).then_some(Promise::SourceStays);
@@ -124,7 +153,9 @@ impl Model {
             Phase::Committed { .. } => owner,
             Phase::Prepared | Phase::Aborted { .. } => {
                 let born = names::born(&migration.target_name);
-                each(state).find(|(_, pod)| born != 0 && pod.listed() && pod.born == born).map(|(slot, _)| slot)
+                each(state)
+                    .find(|(_, pod)| born != 0 && pod.listed() && pod.born == born)
+                    .map(|(slot, _)| slot)
             }
         };
         (source, target)
@@ -133,21 +164,6 @@ impl Model {
     fn sight(&self, state: &State, ledger: Id) -> Sight {
         let believed = Rc::clone(self.ledgers.get(ledger));
         let (source, target) = self.sides(state, &believed);
-        let seen = |slot: Option<Slot>| {
-            slot.map(|slot| {
-                let pod = &state.pods[usize::from(slot)];
-                let ready = promise::serves(self, pod);
-                let shown = Pod {
-                    disk: 0,
-                    activated: false,
-                    released: false,
-                    persisted: true,
-                    worker: Worker { writes: 0, epoch: 0, ..pod.worker },
-                    ..*pod
-                };
-                Seen { slot, pod: shown, ready }
-            })
-        };
         let owner_dead = believed
             .owner
             .as_ref()
@@ -158,13 +174,26 @@ impl Model {
         });
         Sight {
             ledger,
-            source: seen(source),
-            target: seen(target),
+            source: source.map(|slot| self.see(state, slot)),
+            target: target.map(|slot| self.see(state, slot)),
             routed: state.routed,
             intent: state.budget.moves > 0 || owner_dead || recovering,
             lingering,
             wish: state.wish,
         }
+    }
+
+    fn see(&self, state: &State, slot: Slot) -> Seen {
+        let pod = &state.pods[usize::from(slot)];
+        let shown = Pod {
+            disk: 0,
+            activated: false,
+            released: false,
+            persisted: true,
+            worker: Worker { writes: 0, epoch: 0, ..pod.worker },
+            ..*pod
+        };
+        Seen { slot, pod: shown, serving: promise::serves(self, pod), answers: pod.runs() }
     }
 
     /// The shipped decision, remembered per sight.
@@ -185,6 +214,7 @@ impl Model {
             give_up: match sight.wish {
                 Wish::Finish => None,
                 Wish::Cancel => Some(AbortReason::Cancelled),
+                Wish::Deadline => Some(AbortReason::DeadlineExceeded),
                 Wish::Withdraw => Some(AbortReason::Withdrawn),
             },
             source: self.incarnation(sight.source.as_ref()),
@@ -202,21 +232,21 @@ impl Model {
     }
 
     fn incarnation(&self, seen: Option<&Seen>) -> Incarnation {
-        let Some(Seen { slot, pod, ready }) = seen else {
+        let Some(Seen { slot, pod, serving, answers }) = seen else {
             return Incarnation { pod: PodView::Absent { live: true }, ..Incarnation::default() };
         };
         let view = if pod.listed() {
             PodView::Present(SeenPod {
                 uid: names::uid(*slot),
                 deleting: pod.phase == PodPhase::Deleting,
-                ready: *ready,
+                ready: *serving,
                 live: true,
             })
         } else {
             PodView::Absent { live: true }
         };
-        let sidecar = if pod.runs() {
-            SidecarView::Report(Box::new(self.report(*slot, pod, *ready)))
+        let sidecar = if *answers {
+            SidecarView::Report(Box::new(self.report(*slot, pod, *serving)))
         } else {
             SidecarView::Unreachable
         };
@@ -268,13 +298,17 @@ impl Model {
         }
     }
 
-    /// Rule 13 as a promise: a source that is dead, a target that was seen to hold everything, and an abort.
+    /// Rule 13 as a promise: a source that is dead, a target that holds everything, and an abort. Only the deadline ends
+    /// the wait for a target that does not answer.
     fn given_up(&self, sight: &Sight, effect: &Effect) -> Option<Promise> {
-        let (Effect::Write(Transition::Abort { .. }), Some(source), Some(target)) =
+        let (Effect::Write(Transition::Abort { reason }), Some(source), Some(target)) =
             (effect, &sight.source, &sight.target)
         else {
             return None;
         };
+        if *reason == AbortReason::DeadlineExceeded && !target.answers {
+            return None;
+        }
         let epoch = self.ledgers.get(sight.ledger).migration.as_ref()?.epoch;
         let held = matches!(
             self.records.get(target.pod.record).role,
@@ -346,7 +380,8 @@ impl Model {
             }
             Transition::Abort { .. } => broken = self.take(state, after.epoch),
             Transition::Commit { state: given, lost, .. } => {
-                let declared = before.migration.as_ref().is_some_and(|m| !m.with_state && m.kind != Kind::Recover);
+                let declared =
+                    before.migration.as_ref().is_some_and(|m| !m.with_state && m.kind != Kind::Recover);
                 if declared {
                     state.excused |= state.acknowledged;
                 }
@@ -398,10 +433,16 @@ impl Model {
         let ledger = self.ledgers.get(ledger);
         let (source, target) = (sight.source.as_ref(), sight.target.as_ref());
         let grant = |seen: &Seen| {
+            let record = if enforced(Rule::SealedStaysSealed) {
+                ledger.owner.as_ref()?.record.clone()
+            } else {
+                // The variant without rule 12 grants to whoever it finds.
+                self.records.get(seen.pod.record).record.clone()
+            };
             Some(Grant {
                 challenge: Challenge { boot: names::boot(seen.slot, seen.pod.boot), issued_milliseconds: 0 },
                 valid_milliseconds: VALID,
-                record: ledger.owner.as_ref()?.record.clone(),
+                record,
             })
         };
         Some(match effect {

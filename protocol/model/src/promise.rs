@@ -20,7 +20,7 @@ pub enum Promise {
     FreshEpoch,
     /// Requests are forwarded by a standby, downwards, or in a circle.
     ForwardUp,
-    /// A complete state was seen at the target and given up all the same.
+    /// The source is dead, the target holds the complete state, and it was given up all the same.
     NotGivenUp,
     /// A decision does not apply to the ledger that it was made on.
     Applies,
@@ -37,7 +37,9 @@ impl Promise {
             Self::SourceStays => "the source was deleted before its successor held the state and was active",
             Self::FreshEpoch => "an epoch was used twice",
             Self::ForwardUp => "requests are forwarded downwards, in a circle, or by one that never owned",
-            Self::NotGivenUp => "the target was seen to hold the complete state, and it was thrown away",
+            Self::NotGivenUp => {
+                "the source is dead, the target holds the complete state, and it was given up"
+            }
             Self::Applies => "a decision does not apply to the ledger that it was made on",
             Self::Ends => "stuck: no continuation ever leads to exactly one serving owner again",
         }

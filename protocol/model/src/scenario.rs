@@ -4,6 +4,7 @@ use processhub_protocol::ledger::Kind;
 use processhub_protocol::rules::Rule;
 
 use crate::model::Config;
+use crate::promise::Promise;
 use crate::state::Budget;
 
 /// One move, one write, no fault.
@@ -16,6 +17,7 @@ pub const PLAIN: Config = Config {
     pods: 3,
     epochs: 100,
     budget: Budget { moves: 1, writes: 1, ..NOTHING },
+    only: None,
 };
 
 const NOTHING: Budget = Budget {
@@ -28,6 +30,7 @@ const NOTHING: Budget = Budget {
     wipes: 0,
     late: 0,
     refreshes: 0,
+    glimpses: 0,
     cancels: 0,
     failures: 0,
     checkpoints: 0,
@@ -65,7 +68,12 @@ pub fn all() -> Vec<Config> {
             budget: Budget { moves: 1, writes: 1, ..one },
             ..base.clone()
         },
-        Config { name: "without hand-over, one fault", with_state: false, budget: Budget { writes: 1, ..one }, ..base.clone() },
+        Config {
+            name: "without hand-over, one fault",
+            with_state: false,
+            budget: Budget { writes: 1, ..one },
+            ..base.clone()
+        },
         Config {
             name: "cold swap, one fault",
             kind: Kind::ColdSwap,
@@ -98,7 +106,16 @@ pub fn all() -> Vec<Config> {
         },
         Config {
             name: "a machine that comes back",
-            budget: Budget { moves: 1, writes: 1, kills: 1, returns: 1, faults: 2, cancels: 1, late: 1, ..NOTHING },
+            budget: Budget {
+                moves: 1,
+                writes: 1,
+                kills: 1,
+                returns: 1,
+                faults: 2,
+                cancels: 1,
+                late: 1,
+                ..NOTHING
+            },
             ..base.clone()
         },
         Config {
@@ -109,49 +126,36 @@ pub fn all() -> Vec<Config> {
     ]
 }
 
-/// For each rule the smallest configuration that shows what it is for.
+/// For each rule the smallest configuration that shows what it is for, and the promise that does not hold without it.
 pub fn refutations() -> Vec<(Rule, Config)> {
-    let config = |name, budget| Config { name, budget, pods: 4, ..PLAIN };
-    let move_once = Budget { moves: 1, writes: 1, ..NOTHING };
+    let moves = Budget { moves: 1, writes: 1, ..NOTHING };
+    let cancelled = Budget { cancels: 1, ..moves };
+    let lost = Budget { faults: 1, kills: 1, ..moves };
+    let retried = Budget { moves: 2, writes: 2, cancels: 1, ..NOTHING };
+    let late = |budget: Budget| Budget { late: 1, faults: budget.faults + 1, ..budget };
+    let config = |name, promise, budget| Config { name, budget, pods: 4, only: Some(promise), ..PLAIN };
+    let two_leaders = Config {
+        second_leader: true,
+        ..config("two leaders", Promise::Singular, Budget { refreshes: 1, ..late(cancelled) })
+    };
+    let returns = Budget { cancels: 1, returns: 1, faults: 2, ..lost };
+    let wiped = Budget { faults: 1, wipes: 1, ..moves };
+    let edited = Budget { faults: 1, edits: 1, ..moves };
     vec![
-        (
-            Rule::Floor,
-            Config {
-                epochs: 5,
-                ..config("a thaw that comes late", Budget { moves: 2, cancels: 1, ..move_once })
-            },
-        ),
-        (
-            Rule::CompareAndSwap,
-            Config {
-                second_leader: true,
-                ..config("two leaders", Budget { cancels: 1, faults: 1, late: 1, refreshes: 1, ..move_once })
-            },
-        ),
-        (
-            Rule::DurableBeforeAnswer,
-            config("a node that restarts", Budget { faults: 1, kills: 1, ..move_once }),
-        ),
-        (Rule::DeleteAfterActivation, config("one move", move_once)),
-        (
-            Rule::AbortBeforeUndo,
-            config("a cancelled move", Budget { cancels: 1, faults: 1, late: 1, ..move_once }),
-        ),
-        (Rule::NoTimerThaw, config("one move", move_once)),
-        (
-            Rule::ChallengedGrant,
-            config("a machine that comes back", Budget { cancels: 1, faults: 2, kills: 1, returns: 1, ..move_once }),
-        ),
-        (Rule::PersistedImport, config("a node that restarts", Budget { faults: 1, kills: 1, ..move_once })),
-        (
-            Rule::FreshEpoch,
-            config("a retried move", Budget { moves: 2, writes: 2, cancels: 1, faults: 1, late: 1, ..NOTHING }),
-        ),
-        (Rule::ReportedLoss, config("a node that is lost", Budget { faults: 1, kills: 1, ..move_once })),
-        (Rule::StandingRegrant, config("a forgotten move", Budget { faults: 1, edits: 1, ..move_once })),
-        (Rule::SealedStaysSealed, config("a target that is lost", Budget { faults: 1, kills: 1, ..move_once })),
-        (Rule::CommitWithoutSource, config("a source that is lost", Budget { faults: 1, kills: 1, ..move_once })),
-        (Rule::RecordIdentity, config("a lost volume", Budget { faults: 1, wipes: 1, ..move_once })),
-        (Rule::ForwardUpwards, config("a target that is lost", Budget { faults: 1, kills: 1, ..move_once })),
+        (Rule::Floor, Config { epochs: 5, ..config("a retried move", Promise::Singular, retried) }),
+        (Rule::CompareAndSwap, two_leaders),
+        (Rule::DurableBeforeAnswer, config("a node that restarts", Promise::Singular, lost)),
+        (Rule::DeleteAfterActivation, config("one move", Promise::SourceStays, moves)),
+        (Rule::AbortBeforeUndo, config("a cancelled move", Promise::Singular, cancelled)),
+        (Rule::NoTimerThaw, config("one move", Promise::Singular, moves)),
+        (Rule::ChallengedGrant, config("a machine that comes back", Promise::Singular, returns)),
+        (Rule::PersistedImport, config("a node that restarts", Promise::Kept, lost)),
+        (Rule::FreshEpoch, Config { epochs: 5, ..config("a retried move", Promise::Ends, retried) }),
+        (Rule::ReportedLoss, config("a node that is lost", Promise::Kept, lost)),
+        (Rule::StandingRegrant, config("a forgotten move", Promise::Ends, edited)),
+        (Rule::SealedStaysSealed, config("a target that is lost", Promise::Kept, lost)),
+        (Rule::CommitWithoutSource, config("a source that is lost", Promise::NotGivenUp, lost)),
+        (Rule::RecordIdentity, config("a lost volume", Promise::Kept, wiped)),
+        (Rule::ForwardUpwards, config("a target that is lost", Promise::ForwardUp, lost)),
     ]
 }

@@ -115,11 +115,10 @@ impl Model {
         }
     }
 
-    /// The worker was started anew and given what is on disk: the sidecar says what may be missing (rule 10).
+    /// The worker was started anew and given what is on disk: the sidecar's report says what may be missing.
     pub(crate) fn report_loss(&self, state: &mut State, slot: Slot) {
         let pod = state.pods[usize::from(slot)];
         if let Role::Active { kept, .. } = &self.records.get(pod.record).role
-            && enforced(Rule::ReportedLoss)
             && pod.persisted
         {
             let lost = Lost { from: kept.as_ref().map_or(1, |kept| kept.seq + 1) };
@@ -127,7 +126,13 @@ impl Model {
         }
     }
 
-    fn forward(&mut self, state: &mut State, to: Slot, record: &Record, command: &Forward) -> Option<Promise> {
+    fn forward(
+        &mut self,
+        state: &mut State,
+        to: Slot,
+        record: &Record,
+        command: &Forward,
+    ) -> Option<Promise> {
         if record.judge_forward(command) != Ok(Verdict::Proceed) {
             return None;
         }
@@ -144,7 +149,8 @@ impl Model {
     fn circles(&self, state: &State, slot: Slot) -> bool {
         let mut at = slot;
         for _ in 0..PODS {
-            let Role::Forwarding { to, .. } = &self.records.get(state.pods[usize::from(at)].record).role else {
+            let Role::Forwarding { to, .. } = &self.records.get(state.pods[usize::from(at)].record).role
+            else {
                 return false;
             };
             at = names::slot(&to.pod);
@@ -252,10 +258,7 @@ impl Model {
 }
 
 /// Takes one from a budget and one from the budget of all faults, if both have some left.
-pub(crate) fn spend(
-    state: &mut State,
-    budget: impl FnOnce(&mut crate::state::Budget) -> &mut u8,
-) -> bool {
+pub(crate) fn spend(state: &mut State, budget: impl FnOnce(&mut crate::state::Budget) -> &mut u8) -> bool {
     if state.budget.faults == 0 {
         return false;
     }

@@ -23,6 +23,8 @@ pub struct State {
     pub net: Bag,
     /// Where the stable address points.
     pub routed: Slot,
+    /// A pod and its sidecar as the leader saw them once; it may decide on that together with newer observations.
+    pub glimpse: Option<Seen>,
     /// What a person or the plan wants of the move under way.
     pub wish: Wish,
     /// Writes that a client got an answer for.
@@ -52,8 +54,10 @@ pub enum Wish {
     /// Go on.
     #[default]
     Finish,
-    /// A person's cancellation, or a time-out of the leader.
+    /// A person's cancellation.
     Cancel,
+    /// The move's deadline, or another time-out of the leader, has passed.
+    Deadline,
     /// The plan no longer wants it.
     Withdraw,
 }
@@ -86,6 +90,19 @@ pub struct Pod {
     /// Whether a successor of it was ever active, or (cold swap) committed with the state persisted: a deletion that
     /// was decided then may come late.
     pub released: bool,
+}
+
+/// An incarnation as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// Its slot.
+    pub slot: Slot,
+    /// What shows of it.
+    pub pod: Pod,
+    /// Whether it serves.
+    pub serving: bool,
+    /// Whether its sidecar answers the operator.
+    pub answers: bool,
 }
 
 /// What there is of a pod.
@@ -172,6 +189,8 @@ pub struct Budget {
     pub late: u8,
     /// Times that the lagging operator reads the ledger again.
     pub refreshes: u8,
+    /// Observations that a decision rests on long after.
+    pub glimpses: u8,
     /// Cancellations and time-outs.
     pub cancels: u8,
     /// Freezes and imports that fail.
@@ -217,7 +236,11 @@ impl Bag {
         match self.ids.binary_search(&id) {
             Ok(_) => {}
             Err(at) => {
-                assert_eq!(self.ids[Self::ROOM - 1], Self::NONE, "more messages in flight than there is room for");
+                assert_eq!(
+                    self.ids[Self::ROOM - 1],
+                    Self::NONE,
+                    "more messages in flight than there is room for"
+                );
                 self.ids[at..].rotate_right(1);
                 self.ids[at] = id;
             }

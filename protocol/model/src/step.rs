@@ -19,6 +19,8 @@ pub enum Step {
     },
     /// The lagging operator reads the ledger again.
     Refresh,
+    /// The leader sees a pod, and will decide on that later.
+    Glimpse(Slot),
     /// A delayed API call arrives.
     Arrives(Id),
     /// A command is delivered to a sidecar.
@@ -57,8 +59,10 @@ pub enum Step {
     Evicted(Slot),
     /// Somebody deletes the pod's object by force.
     Forced(Slot),
-    /// The move is to be given up.
+    /// Somebody cancels the move.
     Cancelled,
+    /// The move's deadline passes.
+    Expired,
     /// The plan changed its mind.
     Withdrawn,
     /// Somebody clears the migration from the status.
@@ -82,10 +86,13 @@ impl Step {
                 format!("{who}: {}{how}", crate::words::effect(model.effects.get(effect)))
             }
             Self::Refresh => "the second leader reads the ledger".to_owned(),
+            Self::Glimpse(slot) => format!("the leader asks {}, and will go by that answer later", pod(slot)),
             Self::Arrives(id) => format!("the API server gets the delayed {}", message(model, id)),
             Self::Delivered(id) => format!("delivered: {}", message(model, id)),
             Self::FreezeDone(slot) => format!("{}: worker suspended and captured, role Frozen", pod(slot)),
-            Self::FreezeFails(slot) => format!("{}: the capture fails, the worker stays suspended", pod(slot)),
+            Self::FreezeFails(slot) => {
+                format!("{}: the capture fails, the worker stays suspended", pod(slot))
+            }
             Self::Fetched(slot) => format!("{}: all bytes of the import have arrived", pod(slot)),
             Self::ImportDone(slot) => format!("{}: state applied, role Delivered", pod(slot)),
             Self::ImportFails(slot) => format!("{}: the import fails", pod(slot)),
@@ -100,13 +107,18 @@ impl Step {
             Self::Wiped(slot) => format!("{} loses its volume and starts anew", pod(slot)),
             Self::Terminated(slot) => format!("the kubelet has ended {}", pod(slot)),
             Self::Evicted(slot) => format!("somebody deletes {}", pod(slot)),
-            Self::Forced(slot) => format!("somebody deletes the object of {} by force, it still runs", pod(slot)),
-            Self::Cancelled => "the move is to be given up".to_owned(),
+            Self::Forced(slot) => {
+                format!("somebody deletes the object of {} by force, it still runs", pod(slot))
+            }
+            Self::Cancelled => "somebody cancels the move".to_owned(),
+            Self::Expired => "the move's deadline passes".to_owned(),
             Self::Withdrawn => "the plan no longer wants the move".to_owned(),
             Self::Edited => "somebody clears the migration from the status".to_owned(),
             Self::TimerThaws(slot) => format!("{}: thaws itself by a timer", pod(slot)),
             Self::Flushed(slot) => format!("{}: the record reaches the disk", pod(slot)),
-            Self::Collected(slot) => format!("the leader deletes {}, which the ledger no longer names", pod(slot)),
+            Self::Collected(slot) => {
+                format!("the leader deletes {}, which the ledger no longer names", pod(slot))
+            }
         }
     }
 }

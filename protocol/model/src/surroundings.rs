@@ -199,7 +199,11 @@ impl Model {
         };
         let committed = matches!(migration.phase, Phase::Committed { .. });
         if migration.phase == Phase::Prepared && from.wish == Wish::Finish && from.budget.cancels > 0 {
-            for (wish, step) in [(Wish::Cancel, Step::Cancelled), (Wish::Withdraw, Step::Withdrawn)] {
+            for (wish, step) in [
+                (Wish::Cancel, Step::Cancelled),
+                (Wish::Deadline, Step::Expired),
+                (Wish::Withdraw, Step::Withdrawn),
+            ] {
                 let mut state = from.clone();
                 state.budget.cancels -= 1;
                 state.wish = wish;
@@ -209,8 +213,7 @@ impl Model {
         let mut state = from.clone();
         if !committed && spend(&mut state, |budget| &mut budget.edits) {
             let forgotten = Ledger { migration: None, ..(*ledger).clone() };
-            state.ledger =
-                Versioned { ledger: self.ledgers.id(forgotten), version: from.ledger.version + 1 };
+            state.ledger = Versioned { ledger: self.ledgers.id(forgotten), version: from.ledger.version + 1 };
             state.wish = Wish::Finish;
             out.push(Edge { step: Step::Edited, state, broken: None });
         }

@@ -14,8 +14,12 @@ pub fn effect(effect: &Effect) -> String {
         Effect::Write(transition) => format!("writes {}", self::transition(transition)),
         Effect::CreatePod { name, epoch, .. } => format!("creates pod {name} (epoch {epoch})"),
         Effect::Freeze { epoch, .. } => format!("sends freeze, epoch {epoch}"),
-        Effect::Import { epoch, state, .. } => format!("sends import of {}, epoch {epoch}", self::state(Some(state))),
-        Effect::Activate { epoch, state } => format!("sends activate with {}, epoch {epoch}", self::state(state.as_ref())),
+        Effect::Import { epoch, state, .. } => {
+            format!("sends import of {}, epoch {epoch}", self::state(Some(state)))
+        }
+        Effect::Activate { epoch, state } => {
+            format!("sends activate with {}, epoch {epoch}", self::state(state.as_ref()))
+        }
         Effect::Thaw { epoch } => format!("sends thaw, epoch {epoch}"),
         Effect::Route(pod) => format!("routes to pod {}", pod.uid),
         Effect::ReadLive(side) => format!("reads the {side:?} live"),
@@ -29,14 +33,19 @@ pub fn message(message: &Message) -> String {
         Message::Freeze(command) => format!("freeze, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::Import(command) => {
             let what = state(Some(&command.state));
-            format!("import of {what} from pod {}, epoch {}, to pod {}", command.from.pod, command.epoch, command.to.pod)
+            format!(
+                "import of {what} from pod {}, epoch {}, to pod {}",
+                command.from.pod, command.epoch, command.to.pod
+            )
         }
         Message::Activate(command) => format!("activate, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::Thaw(command) => format!("thaw, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::Forward(command) => {
             format!("forward to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
-        Message::Api(seen, effect) => format!("call decided on version {}: {}", seen.version, self::effect(effect)),
+        Message::Api(seen, effect) => {
+            format!("call decided on version {}: {}", seen.version, self::effect(effect))
+        }
     }
 }
 
@@ -89,8 +98,10 @@ fn state(state: Option<&StateId>) -> String {
         || "no state".to_owned(),
         |state| {
             let writes = names::writes(Some(state));
-            let held: Vec<String> =
-                (0..u8::BITS).filter(|bit| writes & (1 << bit) != 0).map(|bit| format!("w{}", bit + 1)).collect();
+            let held: Vec<String> = (0..u8::BITS)
+                .filter(|bit| writes & (1 << bit) != 0)
+                .map(|bit| format!("w{}", bit + 1))
+                .collect();
             format!("state {{{}}}", held.join(" "))
         },
     )

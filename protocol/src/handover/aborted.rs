@@ -61,7 +61,7 @@ fn thaw_source(view: &View, migration: &Migration, epoch: Epoch) -> Undo {
         return Undo::Wait(Waiting::OwnerUnreachable);
     };
     let known = view.ledger.owner.as_ref().is_none_or(|owner| owner.record == report.record);
-    if !known && enforced(Rule::RecordIdentity) {
+    if !known && enforced(Rule::RecordIdentity) && enforced(Rule::SealedStaysSealed) {
         // The steady loop ends that pod and recovers the process.
         return Undo::Done;
     }

@@ -12,7 +12,7 @@ mod view;
 pub use view::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View};
 
 use crate::id::{Epoch, PodUid, StateId};
-use crate::ledger::{Phase, PodRef, Transition};
+use crate::ledger::{Ledger, Phase, PodRef, Transition};
 use crate::wire::ImportReason;
 
 /// Which incarnation of the move an effect is about.
@@ -159,6 +159,20 @@ impl Decision {
     fn wait(waiting: Waiting) -> Self {
         Self { effects: Vec::new(), waiting }
     }
+}
+
+/// Whether a pod of the process, created with `born`, has no part in it any more and is to be deleted: it is what a
+/// late creation left behind, or a former owner that came back.
+///
+/// Safe with a ledger that lags behind: only the write that takes an epoch names a target of that epoch, and a pod that
+/// is no longer named is never named again. A pod whose epoch is above the ledger's is not judged.
+#[must_use]
+pub fn stray(ledger: &Ledger, pod: &PodUid, name: &str, born: Epoch) -> bool {
+    let owns = ledger.owner.as_ref().is_some_and(|owner| owner.pod.uid == *pod);
+    let moves = ledger.migration.as_ref().is_some_and(|migration| {
+        migration.target_name == name || migration.source.as_ref().is_some_and(|source| source.uid == *pod)
+    });
+    born <= ledger.epoch && !owns && !moves
 }
 
 /// What to do next for one process.

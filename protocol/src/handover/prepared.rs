@@ -154,12 +154,10 @@ fn commit(view: &View, migration: &Migration, target: &Report, state: Option<&St
 }
 
 fn reason_to_abort(view: &View, migration: &Migration, source: &Source<'_>) -> Option<AbortReason> {
-    if let Some(reason) = view.give_up {
-        // A plan that changed its mind stops nothing that has been frozen: going on is the shorter blackout.
-        let frozen = matches!(source, Source::Sealed(_));
-        if reason != AbortReason::Withdrawn || !frozen {
-            return Some(reason);
-        }
+    if let Some(reason) = view.give_up
+        && may_give_up(view, migration, source, reason)
+    {
+        return Some(reason);
     }
     if view.target.dead
         || matches!(view.target.pod, PodView::Foreign)
@@ -189,9 +187,33 @@ fn reason_to_abort(view: &View, migration: &Migration, source: &Source<'_>) -> O
             }
         }
         Source::Lost | Source::Astray if migration.kind == Kind::Recover => None,
+        Source::Lost if may_hold_all(view, migration) => None,
         Source::Lost => Some(AbortReason::SourceLost),
         Source::Astray => Some(AbortReason::Regrant),
     }
+}
+
+fn may_give_up(view: &View, migration: &Migration, source: &Source<'_>, reason: AbortReason) -> bool {
+    match (reason, source) {
+        // A plan that changed its mind stops nothing that has been frozen: going on is the shorter blackout.
+        (AbortReason::Withdrawn, Source::Sealed(_)) => false,
+        // There is no source to go back to, and the target may be all that is left of the state.
+        (AbortReason::Cancelled | AbortReason::Withdrawn, Source::Lost) => !may_hold_all(view, migration),
+        _ => true,
+    }
+}
+
+/// Whether the target may hold the whole state of a source that is lost, or may yet come to hold it: nobody knows while
+/// it does not answer, or while it imports. The move's deadline ends the wait.
+fn may_hold_all(view: &View, migration: &Migration) -> bool {
+    if view.target.dead || matches!(view.target.pod, PodView::Absent { live: true } | PodView::Foreign) {
+        return false;
+    }
+    view.target.report().is_none_or(|report| {
+        let importing = report.busy.is_some_and(|busy| busy.command == CommandKind::Import);
+        let delivered = matches!(report.role, Role::Delivered { epoch, .. } if epoch == migration.epoch);
+        importing || (delivered && enforced(Rule::CommitWithoutSource))
+    })
 }
 
 fn failure(report: &Report, migration: &Migration) -> Option<AbortReason> {
