@@ -1,5 +1,7 @@
 //! Time and randomness, behind small traits so that tests and simulations can stand in for them.
 
+use std::io;
+
 use processhub_protocol::id::BootId;
 
 /// A clock that goes on while the machine is suspended and that nobody sets. Only differences mean anything.
@@ -25,9 +27,9 @@ impl Clock for BootClock {
 ///
 /// # Errors
 /// When the system has no randomness to give.
-pub fn random_id() -> Result<String, getrandom::Error> {
+pub fn random_id() -> io::Result<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -35,7 +37,7 @@ pub fn random_id() -> Result<String, getrandom::Error> {
 ///
 /// # Errors
 /// As [`random_id`].
-pub fn random_boot() -> Result<BootId, getrandom::Error> {
+pub fn random_boot() -> io::Result<BootId> {
     random_id().map(BootId)
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use processhub_protocol::fence::Record;
+use processhub_protocol::ledger::Lost;
 use processhub_protocol::wire::{Peer, Refusal, StartInfo};
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +29,19 @@ pub struct Stored {
     /// The sealed source that has not yet answered that it forwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Peer>,
+    /// What may be missing since the last grant, because the worker crashed (rule 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// The worker has spoken the contract: should its port ever be refused, then it is down and not one without state.
+    #[serde(default)]
+    pub contract: bool,
 }
 
 impl Stored {
     /// A record without anything to carry out.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { record, start: StartInfo::default(), source: None }
+        Self { record, start: StartInfo::default(), source: None, lost: None, contract: false }
     }
 }
 

@@ -1,7 +1,42 @@
-//! The sidecar of a process's pod: control endpoints, traffic proxy, state keeper and fence.
+//! The sidecar of a process's pod: it decides by a durable record what its worker may do, holds and forwards the clients'
+//! requests, and hands the state over.
+//!
+//! * [`config`]: what the operator tells it, by environment.
+//! * [`fence`]: the record on disk. What a command does to it is decided by [`processhub_protocol::fence`].
+//! * [`keeper`]: states on disk.
+//! * [`control`]: the endpoints of operator, peers and kubelet; [`commands`]: the commands' work.
+//! * [`proxy`]: the clients' way; [`hold`]: which way that is at present.
+//! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`]: doing it.
+//! * [`peer`], [`announce`]: what a sidecar asks of another one.
+//! * [`gate`]: probes and the worker's `preStop`; [`report`], [`metrics`]: what it says of itself.
+//! * [`server`]: listeners, and the order in which a sidecar ends.
+//! * [`auth`], [`clock`], [`net`], [`client`]: the seams to identity, time and network.
+//!
+//! # The blackout
+//!
+//! The blackout of a move is measured on one clock, that of the source: from the moment at which it begins to hold
+//! requests (the freeze command's arrival, before the drain) to the moment at which what it held goes on, because the
+//! target, active by then, has told it to forward; or, after an abort, because its own worker has acknowledged that it
+//! serves again. The target takes the figure over from the source's answer, so that it outlives the source.
 
+pub mod announce;
 pub mod auth;
+pub mod client;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod control;
+pub mod duty;
 pub mod fence;
+pub mod gate;
+pub mod hold;
 pub mod keeper;
+pub mod metrics;
+pub mod net;
+pub mod peer;
+pub mod proxy;
+pub mod report;
+pub mod server;
+pub mod sidecar;
+pub mod supervise;
+pub mod worker;

@@ -1,0 +1,100 @@
+//! Activate and thaw: the record first, then the worker. Forward: the successor serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use processhub_protocol::wire::{Activate, Forward, Thaw};
+use tokio_util::sync::CancellationToken;
+
+use super::Outcome;
+use crate::fence::{CommitError, Stored};
+use crate::sidecar::Sidecar;
+
+/// How long an answer waits for the worker to serve. The grant is in force all the same: the supervisor goes on.
+const WAIT: Duration = Duration::from_secs(10);
+
+impl Sidecar {
+    pub(super) async fn activate(self: &Arc<Self>, command: &Activate, cancel: &CancellationToken) -> Outcome {
+        let (grant, now) = (command.clone(), self.now());
+        let commit = self.fence.commit(move |stored| {
+            let record = stored.record.activate_done(&grant, &now)?;
+            Ok(Stored { record, start: grant.start, source: grant.source, lost: None, ..stored.clone() })
+        });
+        commit.await.map_err(|error| self.refused(error))?;
+        self.change(|live| {
+            live.thawed = false;
+            live.dirty = false;
+            live.fenced = None;
+            live.blackout_microseconds = None;
+        });
+        self.wait_to_serve(cancel).await;
+        Ok(())
+    }
+
+    pub(super) async fn thaw(self: &Arc<Self>, command: &Thaw, cancel: &CancellationToken) -> Outcome {
+        let (grant, now) = (command.clone(), self.now());
+        let commit = self.fence.commit(move |stored| {
+            let record = stored.record.thaw_done(&grant, &now)?;
+            Ok(Stored { record, lost: None, ..stored.clone() })
+        });
+        commit.await.map_err(|error| self.refused(error))?;
+        // The blackout goes on until the worker has said that it serves.
+        let held_since = self.change(|live| {
+            live.thawed = true;
+            live.frozen_since = None;
+            live.fenced.take().map(|fenced| fenced.since)
+        });
+        self.wait_to_serve(cancel).await;
+        if let Some(since) = held_since
+            && self.serving()
+        {
+            self.blackout_over(since);
+            self.metrics.blackout(self.live().blackout_microseconds);
+        }
+        Ok(())
+    }
+
+    /// Lets the supervisor put the worker into its role, and waits for it.
+    async fn wait_to_serve(&self, cancel: &CancellationToken) {
+        self.kick.notify_one();
+        tokio::select! {
+            () = self.until(Self::serving) => self.tidy(),
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(WAIT) => tracing::warn!("the worker does not serve yet; goes on trying"),
+        }
+    }
+
+    /// Held requests go on before the record is written: forwarding is final, and a sidecar that restarts Frozen is told
+    /// again. Only the answer waits for the disk (rule 3).
+    pub(super) async fn forward(self: &Arc<Self>, command: &Forward) -> Outcome {
+        let held_since = self.change(|live| {
+            live.forward_to = Some(command.peer.clone());
+            live.fenced.take().map(|fenced| fenced.since)
+        });
+        if let Some(since) = held_since {
+            self.blackout_over(since);
+        }
+        let order = command.clone();
+        let commit = self.fence.commit(move |stored| {
+            let record = stored.record.forward_done(&order)?;
+            Ok(Stored { record, source: None, ..stored.clone() })
+        });
+        match commit.await {
+            Ok(_) => {
+                self.settle();
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, CommitError::Refused(_)) {
+                    self.change(|live| live.forward_to = None);
+                }
+                Err(self.refused(error))
+            }
+        }
+    }
+
+    fn blackout_over(&self, since: tokio::time::Instant) {
+        let microseconds = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.live().blackout_microseconds = Some(microseconds);
+    }
+}

@@ -1,0 +1,138 @@
+//! Import: fetch the sealed state, keep it, give it to the worker, record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use processhub_protocol::contract::error::clean;
+use processhub_protocol::contract::{Disposition, Reason, WorkerState};
+use processhub_protocol::wire::{Failure, FailureKind, Import, ImportReason};
+use tokio::time::Instant;
+
+use super::Outcome;
+use crate::fence::{CommitError, Stored};
+use crate::keeper::Kept;
+use crate::sidecar::{Seen, Sidecar};
+use crate::worker::{Given, WorkerError};
+
+/// How often a state is given to a worker that fails on it.
+const ATTEMPTS: u32 = 3;
+/// Pause before it is given again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+struct Failed {
+    kind: FailureKind,
+    message: String,
+}
+
+impl Failed {
+    fn import(message: impl ToString) -> Self {
+        Self { kind: FailureKind::ImportFailed, message: message.to_string() }
+    }
+}
+
+impl Sidecar {
+    pub(super) async fn import(self: &Arc<Self>, command: &Import) -> Outcome {
+        self.change(|live| live.failure = None);
+        self.tidy();
+        let time = Duration::from_millis(command.timeout_milliseconds);
+        let taken = tokio::time::timeout(time, self.take(command, time)).await.unwrap_or_else(|_| {
+            Err(Failed::import(format!("not done within {} ms", command.timeout_milliseconds)))
+        });
+        let failed = match taken {
+            Ok(instance) => {
+                let import = command.clone();
+                let commit = self.fence.commit(move |stored| {
+                    let record = stored.record.import_done(&import)?;
+                    Ok(Stored { record, ..stored.clone() })
+                });
+                match commit.await {
+                    Ok(_) => {
+                        self.metrics.state_bytes.set(command.state.bytes);
+                        self.change(|live| {
+                            live.delivered = instance;
+                            live.dirty = false;
+                        });
+                        return Ok(());
+                    }
+                    Err(CommitError::Refused(refusal)) => return Err(refusal),
+                    Err(error) => Failed::import(error),
+                }
+            }
+            Err(failed) => failed,
+        };
+        tracing::warn!(epoch = %command.epoch, kind = ?failed.kind, "the import failed: {}", failed.message);
+        self.change(|live| {
+            live.failure = Some(Failure {
+                epoch: command.epoch,
+                kind: failed.kind,
+                message: clean(&failed.message),
+            });
+        });
+        Ok(())
+    }
+
+    /// The state onto disk and, unless gated, into the worker; the start of the worker that has it.
+    async fn take(&self, command: &Import, time: Duration) -> Result<Option<String>, Failed> {
+        let begin = Instant::now();
+        let kept = match self.keeper.find(&command.state) {
+            // From an earlier attempt: its bytes are checked while they are read.
+            Ok(kept) => kept,
+            Err(_) => {
+                let pulled = self.peers.pull(&command.from, command.epoch, &command.state, &self.keeper);
+                let manifest = pulled.await.map_err(Failed::import)?;
+                self.keeper.find(&manifest.state).map_err(Failed::import)?
+            }
+        };
+        if self.gated() {
+            return Ok(None);
+        }
+        let reason = match command.reason {
+            ImportReason::Handover => Reason::Handover,
+            ImportReason::Crash => Reason::Crash,
+        };
+        let mut attempts = 0;
+        loop {
+            let instance = self.standby_worker().await;
+            let left = time.saturating_sub(begin.elapsed());
+            let given = Given { epoch: command.epoch, reason, time: left };
+            let error = match self.deliver(&kept, given).await {
+                Ok(()) => return Ok(Some(instance)),
+                Err(error) => error,
+            };
+            attempts += 1;
+            match error.disposition(false) {
+                Disposition::Abort => {
+                    return Err(Failed { kind: FailureKind::ImportRefused, message: error.to_string() });
+                }
+                Disposition::Wait => {}
+                Disposition::Retry | Disposition::Done | Disposition::NoState => {
+                    let unknown = matches!(&error, WorkerError::Refused { status: 404 | 405 | 501, .. });
+                    if unknown {
+                        let message = format!("the worker takes no state: {error}");
+                        return Err(Failed { kind: FailureKind::ImportRefused, message });
+                    }
+                    if attempts >= ATTEMPTS {
+                        return Err(Failed::import(error));
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Gives a kept state to the worker.
+    pub(crate) async fn deliver(&self, kept: &Kept, given: Given) -> Result<(), WorkerError> {
+        self.worker.give(kept, given).await
+    }
+
+    /// Waits for a worker in Standby; its `instance`. The caller bounds the time.
+    async fn standby_worker(&self) -> String {
+        let instance = |sidecar: &Self| match &sidecar.live().worker {
+            Seen::Contract(info) if info.state == WorkerState::Standby => Some(info.instance.clone()),
+            Seen::Contract(_) | Seen::Plain | Seen::Nothing => None,
+        };
+        self.kick.notify_one();
+        self.until(|sidecar| instance(sidecar).is_some()).await;
+        instance(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,370 @@
+//! Which way a client's request goes: to the own worker, to the successor, or into the queue of held ones.
+//!
+//! One lock orders everything: a request either is counted as in flight before the flow is turned, or it meets the new
+//! flow. Held requests go on in the order in which they came.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use processhub_protocol::id::Epoch;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::HoldLimits;
+
+/// Where requests go at present.
+#[derive(Clone, Debug)]
+pub enum Flow {
+    /// This pod has nothing to serve: refused, except what the source forwards, which waits for the activation.
+    Standby,
+    /// All wait.
+    Hold,
+    /// To the own worker, at this epoch.
+    Serve(Epoch),
+    /// To the successor.
+    Forward(Successor),
+    /// This sidecar ends.
+    Closed,
+}
+
+/// Where a sealed pod forwards to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Its data port.
+    pub address: SocketAddr,
+    /// The token for its pod.
+    pub token: String,
+}
+
+/// Why a request is refused here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refused {
+    /// This pod does not serve the process.
+    NotServing,
+    /// More requests or bytes would be held than allowed.
+    HoldFull,
+    /// Held for as long as allowed.
+    HoldExpired,
+    /// It was forwarded once and is not forwarded again (rule 15).
+    ForwardedOnce,
+    /// This sidecar ends.
+    Stopping,
+}
+
+/// The way of one request.
+#[derive(Debug)]
+pub enum Way {
+    /// To the own worker, counted as in flight as long as the permit lives.
+    Serve(Permit),
+    /// To the successor.
+    Forward(Successor),
+    /// Nowhere.
+    Refuse(Refused),
+}
+
+/// What [`Hold::enter`] says.
+#[derive(Debug)]
+pub enum Entry {
+    /// Go.
+    Go(Way),
+    /// Wait for the way.
+    Wait(Ticket),
+}
+
+/// The queue, and the count of what is in flight.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    limits: HoldLimits,
+    inner: Mutex<Inner>,
+    in_flight: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    flow: Flow,
+    cut: CancellationToken,
+    tunnels: CancellationToken,
+    queue: VecDeque<Waiter>,
+    next: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    forwarded: bool,
+    go: oneshot::Sender<Way>,
+}
+
+/// A request in flight to the own worker.
+#[derive(Debug)]
+pub struct Permit {
+    shared: Arc<Shared>,
+    /// The epoch that it is served at.
+    pub epoch: Epoch,
+    /// Cancelled when the drain is over: nothing more is relayed.
+    pub cut: CancellationToken,
+    /// Cancelled when the flow stops: upgraded connections end.
+    pub tunnels: CancellationToken,
+}
+
+/// A place in the queue. Dropped, it is given up.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    number: u64,
+    bytes: usize,
+    go: oneshot::Receiver<Way>,
+}
+
+impl Hold {
+    /// An empty queue in front of a pod that is in Standby.
+    #[must_use]
+    pub fn new(limits: HoldLimits) -> Self {
+        let inner = Inner {
+            flow: Flow::Standby,
+            cut: CancellationToken::new(),
+            tunnels: CancellationToken::new(),
+            queue: VecDeque::new(),
+            next: 0,
+            bytes: 0,
+        };
+        let shared = Shared { limits, inner: Mutex::new(inner), in_flight: watch::Sender::new(0) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The way of a request that comes in now.
+    #[must_use]
+    pub fn enter(&self, forwarded: bool) -> Entry {
+        let mut inner = self.shared.lock();
+        if let Some(way) = self.shared.way(&inner, forwarded) {
+            return Entry::Go(way);
+        }
+        if inner.queue.len() >= self.shared.limits.requests {
+            return Entry::Go(Way::Refuse(Refused::HoldFull));
+        }
+        let (sender, go) = oneshot::channel();
+        let number = inner.next;
+        inner.next += 1;
+        inner.queue.push_back(Waiter { number, forwarded, go: sender });
+        Entry::Wait(Ticket { shared: Arc::clone(&self.shared), number, bytes: 0, go })
+    }
+
+    /// Turns the flow. What is held goes on, in order, if it now has a way.
+    pub fn turn(&self, flow: Flow) {
+        let mut inner = self.shared.lock();
+        let serving = matches!((&inner.flow, &flow), (Flow::Serve(before), Flow::Serve(now)) if before == now);
+        if !serving {
+            inner.tunnels.cancel();
+            inner.tunnels = CancellationToken::new();
+            if matches!(flow, Flow::Serve(_)) {
+                inner.cut = CancellationToken::new();
+            }
+        }
+        inner.flow = flow;
+        let mut released = Vec::new();
+        let mut waiting = VecDeque::new();
+        while let Some(waiter) = inner.queue.pop_front() {
+            match self.shared.way(&inner, waiter.forwarded) {
+                Some(way) => released.push((waiter.go, way)),
+                None => waiting.push_back(waiter),
+            }
+        }
+        inner.queue = waiting;
+        drop(inner);
+        for (go, way) in released {
+            // A client that has left takes its permit with it.
+            let _ = go.send(way);
+        }
+    }
+
+    /// How many are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.lock().queue.len()
+    }
+
+    /// Waits until nothing is in flight to the worker.
+    pub async fn drained(&self) {
+        let mut in_flight = self.shared.in_flight.subscribe();
+        // infallible in effect: the sender lives as long as `self`
+        let _ = in_flight.wait_for(|count| *count == 0).await;
+    }
+
+    /// Cuts what is still in flight: its clients get 502, or a broken body.
+    pub fn cut(&self) {
+        self.shared.lock().cut.cancel();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn way(self: &Arc<Self>, inner: &Inner, forwarded: bool) -> Option<Way> {
+        match &inner.flow {
+            Flow::Standby if forwarded => None,
+            Flow::Standby => Some(Way::Refuse(Refused::NotServing)),
+            Flow::Hold => None,
+            Flow::Serve(epoch) => {
+                self.in_flight.send_modify(|count| *count += 1);
+                Some(Way::Serve(Permit {
+                    shared: Arc::clone(self),
+                    epoch: *epoch,
+                    cut: inner.cut.clone(),
+                    tunnels: inner.tunnels.clone(),
+                }))
+            }
+            Flow::Forward(_) if forwarded => Some(Way::Refuse(Refused::ForwardedOnce)),
+            Flow::Forward(successor) => Some(Way::Forward(successor.clone())),
+            Flow::Closed => Some(Way::Refuse(Refused::Stopping)),
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shared.in_flight.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Ticket {
+    /// Waits for the way.
+    pub async fn way(&mut self) -> Way {
+        // The sender is dropped unanswered only when the whole queue is.
+        (&mut self.go).await.unwrap_or(Way::Refuse(Refused::Stopping))
+    }
+
+    /// Counts `bytes` of this request's body as held; false when that would be more than allowed.
+    #[must_use]
+    pub fn reserve(&mut self, bytes: usize) -> bool {
+        let mut inner = self.shared.lock();
+        let total = inner.bytes.saturating_add(bytes);
+        if total > self.shared.limits.bytes {
+            return false;
+        }
+        inner.bytes = total;
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.bytes -= self.bytes;
+        inner.queue.retain(|waiter| waiter.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn hold(requests: usize, bytes: usize) -> Hold {
+        Hold::new(HoldLimits { requests, bytes, time: Duration::from_secs(1) })
+    }
+
+    fn wait(hold: &Hold, forwarded: bool) -> Ticket {
+        match hold.enter(forwarded) {
+            Entry::Wait(ticket) => ticket,
+            Entry::Go(way) => panic!("expected to wait, got {way:?}"),
+        }
+    }
+
+    fn refused(entry: Entry) -> Refused {
+        match entry {
+            Entry::Go(Way::Refuse(refused)) => refused,
+            entry => panic!("expected a refusal, got {entry:?}"),
+        }
+    }
+
+    fn successor() -> Successor {
+        Successor { address: "127.0.0.1:1".parse().unwrap(), token: String::new() }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_goes_on_when_the_flow_turns() {
+        let hold = hold(8, 8);
+        hold.turn(Flow::Hold);
+        let (mut first, mut second) = (wait(&hold, false), wait(&hold, true));
+        assert_eq!(hold.held(), 2);
+        hold.turn(Flow::Forward(successor()));
+        assert!(matches!(first.way().await, Way::Forward(_)));
+        assert!(matches!(second.way().await, Way::Refuse(Refused::ForwardedOnce)), "rule 15");
+        assert_eq!(hold.held(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_standby_takes_only_what_its_source_forwards() {
+        let hold = hold(8, 8);
+        assert_eq!(refused(hold.enter(false)), Refused::NotServing);
+        let mut ticket = wait(&hold, true);
+        hold.turn(Flow::Serve(Epoch(2)));
+        assert!(matches!(ticket.way().await, Way::Serve(permit) if permit.epoch == Epoch(2)));
+    }
+
+    #[tokio::test]
+    async fn drained_means_that_no_permit_is_left() {
+        let hold = hold(8, 8);
+        hold.turn(Flow::Serve(Epoch(1)));
+        let Entry::Go(Way::Serve(permit)) = hold.enter(false) else { panic!("serves") };
+        hold.turn(Flow::Hold);
+        assert!(permit.tunnels.is_cancelled() && !permit.cut.is_cancelled());
+        let drained = hold.drained();
+        tokio::pin!(drained);
+        assert!(futures_now(drained.as_mut()).await.is_none());
+        hold.cut();
+        assert!(permit.cut.is_cancelled());
+        drop(permit);
+        drained.await;
+    }
+
+    async fn futures_now<F: Future + Unpin>(future: F) -> Option<F::Output> {
+        tokio::select! { biased; done = future => Some(done), () = std::future::ready(()) => None }
+    }
+
+    #[test]
+    fn requests_and_bytes_are_bounded_and_given_back() {
+        let hold = hold(2, 10);
+        hold.turn(Flow::Hold);
+        let (mut first, mut second) = (wait(&hold, false), wait(&hold, false));
+        assert_eq!(refused(hold.enter(false)), Refused::HoldFull);
+        assert!(first.reserve(6) && !second.reserve(5) && second.reserve(4));
+        drop(first);
+        assert_eq!(hold.held(), 1, "a client that left is dropped");
+        assert!(second.reserve(6));
+        let _third = wait(&hold, false);
+    }
+
+    #[tokio::test]
+    async fn a_permit_for_a_client_that_left_is_given_back() {
+        let hold = hold(2, 10);
+        hold.turn(Flow::Hold);
+        let ticket = wait(&hold, false);
+        hold.turn(Flow::Serve(Epoch(1)));
+        drop(ticket);
+        hold.drained().await;
+    }
+
+    #[test]
+    fn the_same_flow_again_cuts_no_tunnel() {
+        let hold = hold(2, 10);
+        hold.turn(Flow::Serve(Epoch(1)));
+        let Entry::Go(Way::Serve(permit)) = hold.enter(false) else { panic!("serves") };
+        hold.turn(Flow::Serve(Epoch(1)));
+        assert!(!permit.tunnels.is_cancelled());
+        hold.turn(Flow::Closed);
+        assert!(permit.tunnels.is_cancelled());
+        assert_eq!(refused(hold.enter(true)), Refused::Stopping);
+    }
+}
