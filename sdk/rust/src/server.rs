@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use axum::serve::{Listener, ListenerExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -97,10 +98,12 @@ impl Server {
             // An error means that the sender is gone, which is a stop too.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let clients =
-            axum::serve(self.listen, clients).with_graceful_shutdown(until(stopped.clone())).into_future();
+        let clients = axum::serve(at_once(self.listen), clients)
+            .with_graceful_shutdown(until(stopped.clone()))
+            .into_future();
         // The contract is answered to the end: the sidecar asks for as long as requests run.
-        let control = axum::serve(self.control, (self.map_contract)(control::routes(core))).into_future();
+        let control =
+            axum::serve(at_once(self.control), (self.map_contract)(control::routes(core))).into_future();
         let grace = self.config.shutdown_grace;
         let overdue = async move {
             until(stopped).await;
@@ -120,6 +123,15 @@ impl Server {
             }
         }
     }
+}
+
+/// Sends what is written at once: the last small piece of an answer must not wait for the acknowledgement of the one
+/// before it, least of all while the process is frozen.
+fn at_once(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|stream| {
+        // A connection that is gone already is served as one that ends.
+        let _ = stream.set_nodelay(true);
+    })
 }
 
 /// Serves until SIGTERM or SIGINT.
