@@ -8,8 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Crates and the tests in them that write files.
-const WRITERS: [(&str, &str); 2] = [
+const WRITERS: [(&str, &str); 3] = [
     ("processhub-crds", "the_yaml_beside_the_types_is_up_to_date"),
+    ("processhub-crds", "the_reference_is_up_to_date"),
     ("processhub-sdk", "the_published_document_is_the_code_s"),
 ];
 
