@@ -78,6 +78,27 @@ impl PodFacts {
         })
     }
 
+    /// A pod that carries none of our labels but has a name that we wanted.
+    #[must_use]
+    pub fn stranger(pod: &Pod) -> Self {
+        Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            uid: PodUid(pod.uid().unwrap_or_default()),
+            process: ProcessUid(String::new()),
+            process_name: String::new(),
+            epoch: Epoch(0),
+            node: None,
+            ip: None,
+            going_until: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
+            grace_seconds: 0,
+            ready: false,
+            ended: false,
+            guarded: false,
+            trouble: None,
+        }
+    }
+
     /// Whether it has a deletion timestamp.
     #[must_use]
     pub fn going(&self) -> bool {

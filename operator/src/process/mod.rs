@@ -1,5 +1,173 @@
-//! The process loop.
+//! The process loop: one reconcile per `HubProcess`, each on its own, none waiting for another.
+//!
+//! [`observe`] reads, `handover::next` decides, [`apply`] carries out, until nothing is left to do now. No watch event
+//! is waited for between the steps: the answer of each is what the next is decided on, so that a blackout lasts as
+//! long as its round trips. What is left is waited for ([`pace`]) or told to the planner ([`facts`]).
 
+pub mod address;
+pub(crate) mod apply;
+pub mod facts;
+pub mod fallback;
 pub mod incarnation;
+pub(crate) mod memory;
+pub mod observation;
+pub(crate) mod observe;
+pub mod pace;
 pub mod pod;
+pub mod proof;
 pub mod record;
+pub(crate) mod release;
+pub mod status;
+mod tell;
+mod tidy;
+pub mod wish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use processhub_crds::HubProcess;
+use processhub_protocol::handover::{Effect, Waiting, next};
+use processhub_protocol::id::ProcessUid;
+use processhub_protocol::ledger::{MoveResult, Transition};
+use tracing::Instrument;
+
+use crate::assignments::HubKey;
+use crate::call::{self, CallError};
+use crate::context::Context;
+use memory::Memory;
+use observation::Observation;
+
+/// More steps than the longest way from a first look to a served request; beyond it something goes round in circles.
+const MAX_STEPS: usize = 32;
+/// How often a write that was decided on an older version is decided again before pausing.
+const MAX_CONFLICTS: usize = 3;
+
+/// Why a process could not be looked at. It is tried again; no other is concerned.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ReconcileError(#[from] CallError);
+
+/// Brings one process on as far as it goes now.
+///
+/// # Errors
+/// When the API server could not be asked about it.
+pub async fn reconcile(object: Arc<HubProcess>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    if !context.leadership.valid() {
+        return Ok(Action::await_change());
+    }
+    let uid = ProcessUid(object.uid().unwrap_or_default());
+    if object.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let status = object.status.as_ref();
+    let span = tracing::info_span!(
+        "process",
+        process = %object.name_any(),
+        namespace = %object.namespace().unwrap_or_default(),
+        epoch = status.map_or(0, |status| status.epoch),
+        r#move = status.and_then(|status| Some(status.migration.as_ref()?.epoch)),
+    );
+    let mut memory = context.memories.take(&uid);
+    let pause = bring_on(&context, &object, &mut memory).instrument(span).await;
+    context.memories.put(uid, memory);
+    Ok(Action::requeue(pause?))
+}
+
+async fn bring_on(
+    context: &Context,
+    cached: &HubProcess,
+    memory: &mut Memory,
+) -> Result<Duration, ReconcileError> {
+    let mut object = memory.newest(cached);
+    for _ in 0..MAX_CONFLICTS {
+        let key =
+            HubKey { namespace: object.namespace().unwrap_or_default(), name: object.spec.hub_name.clone() };
+        let Some(hub) = context.hub(&key) else {
+            return Ok(tidy::without_hub(context, object, memory).await?);
+        };
+        if !context.owns(&hub) {
+            return Ok(pace::RESYNC);
+        }
+        let ledger = match record::read(&object.status.clone().unwrap_or_default()) {
+            Ok(ledger) => ledger,
+            Err(unknown) => {
+                tracing::error!(%unknown, "the status is not understood");
+                return Ok(pace::RESYNC);
+            }
+        };
+        let mut seen = observe::observe(context, object.clone(), hub, ledger, memory).await?;
+        match steps(context, &mut seen, memory).await {
+            Ok(done) => return Ok(tidy::after(context, seen, memory, done).await?),
+            Err(Conflict) => object = read_again(context, cached, memory).await?,
+        }
+    }
+    Ok(memory.failed("its status is written by others all the time".to_owned()))
+}
+
+/// A write was decided on an older version: nothing was done by it.
+struct Conflict;
+
+/// How far the steps of one reconcile have come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    /// What is waited for now.
+    waiting: Waiting,
+    /// How long to pause, where something failed.
+    pause: Option<Duration>,
+    /// Whether a move was undone and ended.
+    undone: bool,
+}
+
+async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -> Result<Done, Conflict> {
+    let mut undone = false;
+    for _ in 0..MAX_STEPS {
+        seen.leading = context.leadership.valid();
+        if seen.assignment.is_none() && context.options.plan_alone {
+            seen.assignment = Some(fallback::assignment(seen, &context.stores.nodes.state()));
+        }
+        let decision = next(&seen.view());
+        if decision.effects.is_empty() {
+            return Ok(Done { waiting: decision.waiting, pause: None, undone });
+        }
+        // The halves of an undo are independent: a source that does not answer keeps no target from being deleted.
+        let mut pause = None;
+        for effect in decision.effects {
+            undone |= matches!(
+                effect,
+                Effect::Write(Transition::End { result: MoveResult::Aborted | MoveResult::Failed })
+            );
+            let name = effect.name();
+            match apply::apply(context, seen, memory, effect).await {
+                Ok(()) => memory.succeeded(),
+                Err(CallError::Conflict { .. }) => return Err(Conflict),
+                Err(error) => {
+                    tracing::warn!(effect = name, %error, "an effect failed; it is tried again");
+                    let labels = crate::metrics::ByEffect { effect: name.to_owned() };
+                    context.metrics.effects_failed_total.get_or_create(&labels).inc();
+                    pause = Some(memory.failed(error.to_string()));
+                    seen.trouble.clone_from(&memory.trouble);
+                }
+            }
+        }
+        if pause.is_some() {
+            return Ok(Done { waiting: decision.waiting, pause, undone });
+        }
+    }
+    tracing::error!("{MAX_STEPS} steps and no end; paused");
+    let pause = Some(memory.failed("the steps of this process come to no end".to_owned()));
+    Ok(Done { waiting: Waiting::Nothing, pause, undone })
+}
+
+async fn read_again(
+    context: &Context,
+    cached: &HubProcess,
+    memory: &mut Memory,
+) -> Result<HubProcess, CallError> {
+    let namespace = cached.namespace().unwrap_or_default();
+    let processes = Api::<HubProcess>::namespaced(context.client.clone(), &namespace);
+    let object = call::api("read HubProcess", processes.get(&cached.name_any())).await?;
+    memory.wrote(&object);
+    Ok(object)
+}

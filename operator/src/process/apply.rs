@@ -1,0 +1,387 @@
+//! Carries out effects, one at a time, each through its failpoint, and takes their answers into the observation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
+use processhub_crds::validate::validate;
+use processhub_crds::vocabulary::label;
+use processhub_crds::{HubProcess, MigrationTrigger};
+use processhub_protocol::handover::{Effect, Side, Waiting};
+use processhub_protocol::id::{Epoch, PodUid, StateId};
+use processhub_protocol::ledger::{Kind, PodRef, Transition};
+use processhub_protocol::wire::{
+    Activate, Addressee, CONTROL_PORT, Freeze, Grant, Import, ImportReason, Peer, Report, StartInfo, Thaw,
+};
+
+use super::incarnation::PodFacts;
+use super::memory::Memory;
+use super::observation::{Observation, Sighting};
+use super::pod::Blueprint;
+use super::{observe, pod, record, status, tell};
+use crate::call::{self, CallError};
+use crate::context::Context;
+use crate::failpoint::Point;
+use crate::sidecar_client::Address;
+
+/// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Carries out one effect.
+///
+/// # Errors
+/// The observation is then to be made again; nothing is known of the effect unless the error says so.
+pub(crate) async fn apply(
+    context: &Context,
+    seen: &mut Observation,
+    memory: &mut Memory,
+    effect: Effect,
+) -> Result<(), CallError> {
+    let point = Point::from(&effect);
+    tracing::debug!(effect = effect.name(), "doing");
+    match effect {
+        Effect::ReadLive(side) => {
+            let read = read_live(context, seen, side);
+            let (name, found) = context.failpoints.pass(point, read).await?;
+            took_live(seen, name, found);
+        }
+        Effect::Write(transition) => write(context, seen, memory, point, &transition).await?,
+        Effect::CreatePod { name, node, epoch, gated } => {
+            let created = create_pod(context, seen, &name, &node, epoch, gated);
+            let created = context.failpoints.pass(point, created).await?;
+            seen.age();
+            let facts = PodFacts::of(&created).unwrap_or_else(|| PodFacts::stranger(&created));
+            seen.pods.insert(name, Sighting { facts: Arc::new(facts), live: false });
+        }
+        Effect::Freeze { epoch, capture } => {
+            let uid = source_uid(seen)?;
+            let command = freeze(seen, &uid, epoch, capture);
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.freeze(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::Import { epoch, state, reason } => {
+            let uid = target_uid(seen)?;
+            let command = import(seen, &uid, epoch, state, reason)?;
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.import(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::Activate { epoch, state } => {
+            let uid = target_uid(seen)?;
+            let command = activate(context, seen, &uid, epoch, state)?;
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.activate(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::Thaw { epoch } => {
+            let uid = source_uid(seen)?;
+            let grant = grant(context, seen, &uid)?;
+            let command = Thaw { to: addressee(seen, &uid), epoch, grant };
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.thaw(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::Route(pod) => {
+            let routed = route(context, seen, &pod);
+            context.failpoints.pass(point, routed).await?;
+            seen.age();
+            seen.routed_to = Some(pod.uid);
+        }
+        Effect::DeletePod { side: _, uid } => {
+            let deleted = delete_pod(context, seen, &uid);
+            context.failpoints.pass(point, deleted).await?;
+            seen.age();
+            mark_going(seen, &uid);
+        }
+    }
+    Ok(())
+}
+
+async fn read_live(
+    context: &Context,
+    seen: &Observation,
+    side: Side,
+) -> Result<(String, Option<PodFacts>), CallError> {
+    let name = match side {
+        Side::Source => seen.source().map(|pod| pod.name.clone()),
+        Side::Target => seen.ledger.migration.as_ref().map(|migration| migration.target_name.clone()),
+    };
+    let name = name.ok_or_else(|| missing("read-live", "the pod's name"))?;
+    let found = observe::read_pod(context, seen, &name).await?;
+    Ok((name, found))
+}
+
+fn took_live(seen: &mut Observation, name: String, found: Option<PodFacts>) {
+    match found {
+        Some(facts) => {
+            seen.absent.remove(&name);
+            seen.pods.insert(name, Sighting { facts: Arc::new(facts), live: true });
+        }
+        None => {
+            seen.pods.remove(&name);
+            seen.absent.insert(name);
+        }
+    }
+}
+
+/// Writes the ledger's next state, with the conditions that go with it, by compare-and-swap.
+async fn write(
+    context: &Context,
+    seen: &mut Observation,
+    memory: &mut Memory,
+    point: Point,
+    transition: &Transition,
+) -> Result<(), CallError> {
+    let around = circumstances(seen, transition);
+    let next = record::write(&seen.status(), transition, &around)
+        .ok_or_else(|| missing("write", "a ledger that this transition applies to"))?;
+    let ended = seen.object.status.as_ref().and_then(|status| status.migration.clone());
+    let mut after = seen.clone();
+    after.ledger = record::read(&next).map_err(|unknown| missing("write", &unknown.to_string()))?;
+    after.object.status = Some(next);
+    status::refresh(&mut after, after_write(transition), status::Outlook::Expected);
+    let written = context.failpoints.pass(point, replace_status(context, &after.object)).await?;
+    memory.wrote(&written);
+    after.object = written;
+    after.age();
+    *seen = after;
+    tracing::info!(transition = point.as_str(), epoch = seen.ledger.epoch.0, "wrote the ledger");
+    tell::transition(context, seen, transition, ended.as_ref());
+    Ok(())
+}
+
+/// What will be waited for once the transition is written: so that its conditions need no write of their own.
+fn after_write(transition: &Transition) -> Waiting {
+    match transition {
+        Transition::Prepare { .. } => Waiting::TargetPod,
+        Transition::Commit { .. } => Waiting::Retention,
+        Transition::Abort { .. } => Waiting::Thawing,
+        Transition::End { .. } => Waiting::Nothing,
+    }
+}
+
+/// Writes the status as it stands in `object`, at the version it was decided on.
+pub(crate) async fn replace_status(context: &Context, object: &HubProcess) -> Result<HubProcess, CallError> {
+    let namespace = object.namespace().unwrap_or_default();
+    let processes = Api::<HubProcess>::namespaced(context.client.clone(), &namespace);
+    let (name, parameters) = (object.name_any(), PostParams::default());
+    let written = processes.replace_status(&name, &parameters, object);
+    call::api("write status", written).await
+}
+
+fn circumstances(seen: &Observation, transition: &Transition) -> record::Circumstances {
+    let source = seen.source();
+    let target = seen.target_uid();
+    let target_report = target.and_then(|uid| seen.reports.get(uid));
+    let source_report = source.and_then(|pod| seen.reports.get(&pod.uid));
+    let failure = [target_report, source_report].into_iter().flatten().find_map(|report| {
+        let epoch = seen.ledger.migration.as_ref()?.epoch;
+        report
+            .failure
+            .as_ref()
+            .filter(|failure| failure.epoch == epoch)
+            .map(|failure| failure.message.clone())
+    });
+    let target_trouble = seen.target().and_then(|seen| seen.facts.trouble.as_ref());
+    let carried = seen
+        .ledger
+        .migration
+        .as_ref()
+        .is_some_and(|migration| migration.source.is_some() && migration.kind != Kind::Start);
+    let succeeded =
+        matches!(transition, Transition::End { result: processhub_protocol::ledger::MoveResult::Succeeded });
+    let blackout = target_report
+        .and_then(|report| report.blackout_microseconds)
+        .filter(|_| carried && succeeded)
+        .map(|microseconds| (microseconds + 500) / 1000);
+    let trigger = match transition {
+        Transition::Prepare { kind: Kind::Start, .. } => MigrationTrigger::Start,
+        _ => seen
+            .assignment
+            .as_ref()
+            .and_then(|assignment| assignment.go.as_ref())
+            .map_or(MigrationTrigger::Recovery, |go| go.trigger),
+    };
+    record::Circumstances {
+        process: seen.object.name_any(),
+        now: Timestamp::now(),
+        deadline: Duration::from_secs(seen.hub.spec.migration.deadline_seconds),
+        trigger,
+        source_ip: source.and_then(|pod| seen.ip(&pod.uid)),
+        target_ip: target.and_then(|uid| seen.ip(uid)),
+        target_vsn: target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default(),
+        stateless: target_report.is_some_and(|report| report.worker.can_hand_over == Some(false)),
+        message: failure.or_else(|| target_trouble.map(|trouble| trouble.words.clone())),
+        blackout_milliseconds: blackout,
+    }
+}
+
+/// Creates the pod. One that is there already counts if it is ours and is not going (rule 4).
+async fn create_pod(
+    context: &Context,
+    seen: &Observation,
+    name: &str,
+    node: &str,
+    epoch: Epoch,
+    gated: bool,
+) -> Result<Pod, CallError> {
+    validate(&seen.hub).map_err(|invalid| missing("create pod", &invalid.to_string()))?;
+    let blueprint = Blueprint {
+        hub: &seen.hub,
+        process: &seen.object,
+        name,
+        node,
+        epoch,
+        gated,
+        sidecar_image: &context.options.sidecar_image,
+    };
+    let pods = Api::<Pod>::namespaced(context.client.clone(), &seen.name().namespace);
+    let (parameters, pod) = (PostParams::default(), pod::build(&blueprint));
+    let created = pods.create(&parameters, &pod);
+    match call::api("create pod", created).await {
+        Err(CallError::Exists { .. } | CallError::Conflict { .. }) => {
+            // Whose it is and whether it goes is judged on what is read, as for every other pod.
+            call::api("read pod", pods.get(name)).await
+        }
+        created => created,
+    }
+}
+
+async fn route(context: &Context, seen: &Observation, pod: &PodRef) -> Result<(), CallError> {
+    let ip = seen.ip(&pod.uid).ok_or_else(|| missing("route", "the pod's address"))?;
+    let written = super::address::point(&context.client, &seen.hub, &seen.object, pod, &ip).await?;
+    context.routes.written(&written);
+    Ok(())
+}
+
+/// Deletes the pod with this UID and no other; one that is gone already is what was wanted.
+pub(crate) async fn delete_pod(context: &Context, seen: &Observation, uid: &PodUid) -> Result<(), CallError> {
+    let sighting = seen.pod(uid).ok_or_else(|| missing("delete pod", "the pod's name"))?;
+    let preconditions = Preconditions { uid: Some(uid.0.clone()), resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let pods = Api::<Pod>::namespaced(context.client.clone(), &sighting.facts.namespace);
+    match call::api("delete pod", pods.delete(&sighting.facts.name, &parameters)).await {
+        Ok(_) | Err(CallError::NotFound { .. } | CallError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn mark_going(seen: &mut Observation, uid: &PodUid) {
+    let now = seen.now;
+    if let Some(sighting) = seen.pods.values_mut().find(|seen| seen.facts.uid == *uid) {
+        Arc::make_mut(&mut sighting.facts).going_until.get_or_insert(now);
+    }
+}
+
+async fn answered(
+    context: &Context,
+    seen: &mut Observation,
+    point: Point,
+    uid: PodUid,
+    sent: impl Future<Output = Result<Report, CallError>>,
+) -> Result<(), CallError> {
+    let report = context.failpoints.pass(point, sent).await?;
+    seen.age();
+    observe::take_in(seen, &uid, report);
+    Ok(())
+}
+
+fn freeze(seen: &Observation, uid: &PodUid, epoch: Epoch, capture: bool) -> Freeze {
+    Freeze {
+        to: addressee(seen, uid),
+        epoch,
+        capture,
+        drain_timeout_milliseconds: seen.hub.spec.worker.drain_timeout_milliseconds,
+        state_query_timeout_milliseconds: seen.hub.spec.migration.state_query_timeout_milliseconds,
+    }
+}
+
+fn import(
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+    state: StateId,
+    reason: ImportReason,
+) -> Result<Import, CallError> {
+    let from = source_peer(seen).ok_or_else(|| missing("import", "the source's address"))?;
+    Ok(Import {
+        to: addressee(seen, uid),
+        epoch,
+        state,
+        from,
+        timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
+        reason,
+    })
+}
+
+fn activate(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+    state: Option<StateId>,
+) -> Result<Activate, CallError> {
+    let kind = seen.ledger.migration.as_ref().map(|migration| migration.kind);
+    let may_miss = seen.object.status.as_ref().and_then(|status| status.may_miss.as_ref());
+    let config = &seen.object.spec.config;
+    let text = if config.is_empty() { Ok(String::new()) } else { serde_json::to_string(config) };
+    let labels = seen.object.labels().iter().filter(|(key, _)| !key.starts_with(label::PREFIX));
+    Ok(Activate {
+        to: addressee(seen, uid),
+        epoch,
+        grant: grant(context, seen, uid)?,
+        state,
+        source: source_peer(seen).filter(|peer| !seen.dead.contains_key(&peer.pod)),
+        start: StartInfo {
+            initial: kind == Some(Kind::Start),
+            recovery: kind == Some(Kind::Recover),
+            config: text.map_err(|error| missing("activate", &error.to_string()))?,
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
+        },
+    })
+}
+
+/// A grant answers the sidecar's newest challenge, and is void when this operator's Lease may be.
+fn grant(context: &Context, seen: &Observation, uid: &PodUid) -> Result<Grant, CallError> {
+    let valid = context.grant().ok_or_else(|| missing("grant", "a valid Lease of this operator"))?;
+    let report = seen.reports.get(uid).ok_or_else(|| missing("grant", "a challenge of the sidecar"))?;
+    let owner = seen.ledger.owner.as_ref().ok_or_else(|| missing("grant", "an owner"))?;
+    Ok(Grant {
+        challenge: report.challenge.clone(),
+        valid_milliseconds: u64::try_from(valid.as_millis()).unwrap_or(u64::MAX),
+        record: owner.record.clone(),
+    })
+}
+
+fn addressee(seen: &Observation, uid: &PodUid) -> Addressee {
+    Addressee { process: seen.uid(), pod: uid.clone() }
+}
+
+fn source_peer(seen: &Observation) -> Option<Peer> {
+    let source = seen.ledger.migration.as_ref()?.source.as_ref()?;
+    let address = seen.ip(&source.uid)?;
+    Some(Peer { pod: source.uid.clone(), address, control_port: CONTROL_PORT })
+}
+
+async fn address(context: &Context, seen: &Observation, uid: &PodUid) -> Result<Address, CallError> {
+    let ip = seen.ip(uid).ok_or_else(|| missing("command", "the pod's address"))?;
+    let key = context.credentials.ensure(&seen.hub).await?;
+    Ok(Address { ip, port: CONTROL_PORT, token: key.token(uid) })
+}
+
+fn source_uid(seen: &Observation) -> Result<PodUid, CallError> {
+    seen.source().map(|pod| pod.uid.clone()).ok_or_else(|| missing("command", "a source"))
+}
+
+fn target_uid(seen: &Observation) -> Result<PodUid, CallError> {
+    seen.target_uid().cloned().ok_or_else(|| missing("command", "a target"))
+}
+
+fn missing(what: &'static str, missing: &str) -> CallError {
+    CallError::Missing { what, missing: missing.to_owned() }
+}

@@ -1,0 +1,131 @@
+//! What the planner is told of a process. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use processhub_crds::vocabulary::annotation;
+use processhub_crds::{HubProcessStatus, MigrationResult};
+use processhub_protocol::fence::Role;
+use processhub_protocol::handover::Waiting;
+use processhub_protocol::ledger::Phase;
+
+use super::observation::Observation;
+use crate::assignments::{FailedMove, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
+
+/// The facts of an observation.
+#[must_use]
+pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
+    let name = seen.name();
+    let status = seen.status();
+    ProcessFacts {
+        key: ProcessKey { uid: seen.uid(), namespace: name.namespace.clone(), name: name.name },
+        hub: HubKey { namespace: name.namespace, name: seen.hub.name_any() },
+        epoch: seen.ledger.epoch,
+        pin: seen.object.spec.node_name.clone(),
+        wish: seen.annotation(annotation::MOVE_TO).map(str::to_owned),
+        paused: seen.annotation(annotation::PAUSED) == Some("true"),
+        node: seen.ledger.owner.as_ref().map(|owner| owner.pod.node.clone()),
+        owner: owner(seen),
+        moving: moving(seen, &status),
+        capable: seen.owner_report().and_then(|report| report.worker.can_hand_over),
+        waiting,
+        failed: failed(&status),
+    }
+}
+
+fn owner(seen: &Observation) -> OwnerState {
+    let Some(owner) = &seen.ledger.owner else { return OwnerState::None };
+    if seen.dead.contains_key(&owner.pod.uid) {
+        return OwnerState::Dead;
+    }
+    let until = seen.owner_pod().and_then(|pod| pod.facts.going_until);
+    match (seen.owner_report(), until) {
+        (None, _) => OwnerState::Unreachable,
+        (Some(_), Some(until)) => OwnerState::Leaving { until },
+        (Some(report), None) if report.serving => OwnerState::Serving,
+        (Some(_), None) => OwnerState::NotServing,
+    }
+}
+
+fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
+    let migration = seen.ledger.migration.as_ref()?;
+    let written = status.migration.as_ref()?;
+    let source = migration.source.as_ref();
+    let frozen = source
+        .and_then(|pod| seen.reports.get(&pod.uid))
+        .is_some_and(|report| !matches!(report.role, Role::Active { .. }));
+    Some(Moving {
+        kind: migration.kind,
+        trigger: written.trigger,
+        from: source.map(|pod| pod.node.clone()),
+        to: migration.target_node.clone(),
+        phase: match migration.phase {
+            Phase::Prepared if frozen => MovingPhase::Frozen,
+            Phase::Prepared => MovingPhase::Prepared,
+            Phase::Committed { .. } => MovingPhase::Committed,
+            Phase::Aborted { .. } => MovingPhase::Aborted,
+        },
+    })
+}
+
+fn failed(status: &HubProcessStatus) -> Option<FailedMove> {
+    let last = status.last_migration.as_ref().filter(|last| last.result != MigrationResult::Succeeded)?;
+    let in_a_row = status.history.iter().take_while(|one| one.result != MigrationResult::Succeeded).count();
+    let at: Timestamp = last.completion_time.0;
+    Some(FailedMove {
+        to: last.target.node.clone().unwrap_or_default(),
+        reason: last.reason,
+        at,
+        times: u32::try_from(in_a_row).unwrap_or(u32::MAX).max(1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::observation::tests::{report, seen};
+    use crate::process::proof::Proof;
+    use crate::process::record::tests::{end, owner_pod, prepare, started};
+    use processhub_protocol::ledger::{AbortReason, Kind, MoveResult, Transition};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_owner_is_told_by_what_is_most_urgent() {
+        let mut seen = seen(&started(), 0);
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Unreachable);
+        seen.reports.insert("pod-1".into(), report("pod-1", 1));
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Serving);
+        let until = Timestamp::from_second(99).unwrap();
+        let pod = seen.pods.get_mut("cart-3-1").unwrap();
+        Arc::make_mut(&mut pod.facts).going_until = Some(until);
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Leaving { until });
+        seen.dead.insert("pod-1".into(), Proof::ContainersEnded);
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Dead);
+    }
+
+    #[test]
+    fn a_frozen_move_is_told_from_one_that_can_still_be_withdrawn() {
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        let mut seen = seen(&steps, 0);
+        seen.reports.insert("pod-1".into(), report("pod-1", 1));
+        let moving = facts(&seen, Waiting::TargetPod).moving.unwrap();
+        assert_eq!((moving.phase, moving.kind), (MovingPhase::Prepared, Kind::HotSwap));
+        let mut frozen = report("pod-1", 2);
+        frozen.role = Role::Frozen { epoch: seen.ledger.epoch, state: None, kept: None };
+        seen.reports.insert("pod-1".into(), frozen);
+        assert_eq!(facts(&seen, Waiting::TargetPod).moving.unwrap().phase, MovingPhase::Frozen);
+    }
+
+    #[test]
+    fn failed_moves_are_counted_until_one_succeeds() {
+        let mut steps = started();
+        assert_eq!(facts(&seen(&steps, 0), Waiting::Nothing).failed, None);
+        for _ in 0..2 {
+            steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+            steps.push(Transition::Abort { reason: AbortReason::ImportRefused });
+            steps.push(end(MoveResult::Aborted));
+        }
+        let failed = facts(&seen(&steps, 0), Waiting::Nothing).failed.unwrap();
+        assert_eq!((failed.times, failed.to.as_str()), (2, "n4"));
+    }
+}

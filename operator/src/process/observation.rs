@@ -1,0 +1,286 @@
+//! What was seen of one process, and the protocol's view of it. Pure.
+//!
+//! An observation is carried through a whole reconcile: each effect's own answer is taken in, so that freeze, import,
+//! commit and activate follow one another without reading anything again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use processhub_crds::vocabulary::annotation;
+use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
+use processhub_protocol::handover::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View};
+use processhub_protocol::id::{PodUid, ProcessUid};
+use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, PodRef};
+use processhub_protocol::wire::Report;
+
+use super::incarnation::PodFacts;
+use super::proof::Proof;
+use crate::assignments::Assignment;
+use crate::index::ProcessName;
+
+/// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
+const WAY_MILLISECONDS: u64 = 1000;
+
+/// Everything that was seen of one process.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The object, at the version that a write will be compared with.
+    pub object: HubProcess,
+    /// Its hub.
+    pub hub: Arc<ProcessHub>,
+    /// The ledger in its status.
+    pub ledger: Ledger,
+    /// All pods that carry the process's name, by name; also those of an older object.
+    pub pods: BTreeMap<String, Sighting>,
+    /// Names that a live read did not find, since the last thing done.
+    pub absent: BTreeSet<String>,
+    /// What sidecars answered.
+    pub reports: BTreeMap<PodUid, Report>,
+    /// Incarnations that are proven dead.
+    pub dead: BTreeMap<PodUid, Proof>,
+    /// Where the stable address points.
+    pub routed_to: Option<PodUid>,
+    /// What the planner wants; `None` until it has planned.
+    pub assignment: Option<Assignment>,
+    /// Whether this operator may act.
+    pub leading: bool,
+    /// When this was seen.
+    pub now: Timestamp,
+    /// Why the last effect failed, if it did.
+    pub trouble: Option<String>,
+    /// When the owner's sidecar last answered.
+    pub heard: Option<Timestamp>,
+}
+
+/// A pod as it was seen.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// The pod.
+    pub facts: Arc<PodFacts>,
+    /// Whether by a live read, after the last thing done.
+    pub live: bool,
+}
+
+impl Observation {
+    /// Namespace and name.
+    #[must_use]
+    pub fn name(&self) -> ProcessName {
+        ProcessName { namespace: self.object.namespace().unwrap_or_default(), name: self.object.name_any() }
+    }
+
+    /// UID of the process.
+    #[must_use]
+    pub fn uid(&self) -> ProcessUid {
+        ProcessUid(self.object.uid().unwrap_or_default())
+    }
+
+    /// The status; the default for an object that has none yet.
+    #[must_use]
+    pub fn status(&self) -> HubProcessStatus {
+        self.object.status.clone().unwrap_or_default()
+    }
+
+    /// The incarnation that is left by the move; outside one, the owner.
+    #[must_use]
+    pub fn source(&self) -> Option<&PodRef> {
+        match &self.ledger.migration {
+            Some(migration) => migration.source.as_ref(),
+            None => self.ledger.owner.as_ref().map(|owner| &owner.pod),
+        }
+    }
+
+    /// The move's target as it was seen; `None` if the name is free or taken by another pod.
+    #[must_use]
+    pub fn target(&self) -> Option<&Sighting> {
+        let migration = self.ledger.migration.as_ref()?;
+        let seen = self.pods.get(&migration.target_name)?;
+        let ours = seen.facts.process == self.uid() && seen.facts.epoch == migration.epoch;
+        let committed = match &migration.phase {
+            Phase::Committed { .. } => self.ledger.owner.as_ref().map(|owner| &owner.pod.uid),
+            Phase::Prepared | Phase::Aborted { .. } => None,
+        };
+        (ours && committed.is_none_or(|uid| *uid == seen.facts.uid)).then_some(seen)
+    }
+
+    /// UID of the target, once it is known.
+    #[must_use]
+    pub fn target_uid(&self) -> Option<&PodUid> {
+        let migration = self.ledger.migration.as_ref()?;
+        match &migration.phase {
+            Phase::Committed { .. } => self.ledger.owner.as_ref().map(|owner| &owner.pod.uid),
+            Phase::Prepared | Phase::Aborted { .. } => self.target().map(|seen| &seen.facts.uid),
+        }
+    }
+
+    /// The pod with this UID as it was seen.
+    #[must_use]
+    pub fn pod(&self, uid: &PodUid) -> Option<&Sighting> {
+        self.pods.values().find(|seen| seen.facts.uid == *uid)
+    }
+
+    /// The owner's pod as it was seen.
+    #[must_use]
+    pub fn owner_pod(&self) -> Option<&Sighting> {
+        self.pod(&self.ledger.owner.as_ref()?.pod.uid)
+    }
+
+    /// What the owner's sidecar answered.
+    #[must_use]
+    pub fn owner_report(&self) -> Option<&Report> {
+        self.reports.get(&self.ledger.owner.as_ref()?.pod.uid)
+    }
+
+    /// The address of an incarnation: of its pod, or, where only its object is gone, as the status has it.
+    #[must_use]
+    pub fn ip(&self, uid: &PodUid) -> Option<String> {
+        let status = self.object.status.as_ref();
+        let owner = status.and_then(|status| status.owner.as_ref()).filter(|owner| owner.uid == uid.0);
+        let source = status
+            .and_then(|status| status.migration.as_ref()?.source.as_ref())
+            .filter(|source| source.uid.as_ref() == Some(&uid.0));
+        self.pod(uid)
+            .and_then(|seen| seen.facts.ip.clone())
+            .or_else(|| owner.map(|owner| owner.ip.clone()))
+            .or_else(|| source.and_then(|source| source.ip.clone()))
+            .filter(|ip| !ip.is_empty())
+    }
+
+    /// Value of an annotation of the object.
+    #[must_use]
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.object.annotations().get(key).map(String::as_str)
+    }
+
+    /// Whether a person holds this process back.
+    #[must_use]
+    pub fn paused(&self) -> bool {
+        let on = |value: Option<&str>| value == Some("true");
+        on(self.annotation(annotation::PAUSED))
+            || on(self.hub.annotations().get(annotation::PAUSED).map(String::as_str))
+    }
+
+    /// Pods that take no part in anything any more.
+    pub fn bystanders(&self) -> impl Iterator<Item = &Sighting> {
+        let source = self.source().map(|pod| pod.uid.clone());
+        let owner = self.ledger.owner.as_ref().map(|owner| owner.pod.uid.clone());
+        let target = self.target_uid().cloned();
+        self.pods.values().filter(move |seen| {
+            let uid = Some(&seen.facts.uid);
+            uid != source.as_ref() && uid != owner.as_ref() && uid != target.as_ref()
+        })
+    }
+
+    /// After anything was done, what was read before it is not live any more.
+    pub fn age(&mut self) {
+        self.absent.clear();
+        for seen in self.pods.values_mut() {
+            seen.live = false;
+        }
+    }
+
+    /// The protocol's view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            ledger: self.ledger.clone(),
+            intent: self.intent(),
+            give_up: self.give_up(),
+            source: self.source_view(),
+            target: self.target_view(),
+            routed_to: self.routed_to.clone(),
+            lingering: self.bystanders().any(|seen| !self.dead.contains_key(&seen.facts.uid)),
+            leading: self.leading,
+            limits: limits(&self.hub),
+        }
+    }
+
+    /// The move that the planner permits, unless the ledger has gone on since.
+    fn intent(&self) -> Option<Intent> {
+        let go = self.assignment.as_ref()?.go.as_ref().filter(|go| go.epoch == self.ledger.epoch)?;
+        Some(Intent { kind: go.kind, node: go.node.clone() })
+    }
+
+    /// Why the move under way should end: a person's word before a deadline before the planner's.
+    fn give_up(&self) -> Option<AbortReason> {
+        let migration = self.ledger.migration.as_ref()?;
+        if migration.phase != Phase::Prepared {
+            return None;
+        }
+        let a_move = matches!(migration.kind, Kind::HotSwap | Kind::ColdSwap);
+        if a_move && self.annotation(annotation::CANCEL_MIGRATION).is_some() {
+            return Some(AbortReason::Cancelled);
+        }
+        let deadline = self.object.status.as_ref()?.migration.as_ref()?.deadline.0;
+        // A source that is going cannot be kept by giving up: its move is tried until the end.
+        let source_goes = self.owner_pod().is_some_and(|seen| seen.facts.going());
+        if self.now >= deadline && !source_goes {
+            return Some(AbortReason::DeadlineExceeded);
+        }
+        self.assignment.as_ref()?.give_up
+    }
+
+    fn source_view(&self) -> Incarnation {
+        let Some(pod) = self.source() else { return Incarnation::default() };
+        let view = match self.pods.get(&pod.name) {
+            Some(seen) if seen.facts.uid == pod.uid => PodView::Present(present(seen)),
+            Some(_) => PodView::Foreign,
+            None => PodView::Absent { live: self.absent.contains(&pod.name) },
+        };
+        self.incarnation(view, Some(&pod.uid))
+    }
+
+    fn target_view(&self) -> Incarnation {
+        let Some(migration) = &self.ledger.migration else { return Incarnation::default() };
+        let name = &migration.target_name;
+        let view = match (self.target(), self.pods.contains_key(name)) {
+            _ if name.is_empty() => PodView::Unknown,
+            (Some(seen), _) => PodView::Present(present(seen)),
+            (None, true) => PodView::Foreign,
+            (None, false) => PodView::Absent { live: self.absent.contains(name) },
+        };
+        self.incarnation(view, self.target_uid())
+    }
+
+    fn incarnation(&self, pod: PodView, uid: Option<&PodUid>) -> Incarnation {
+        let report = uid.and_then(|uid| self.reports.get(uid));
+        Incarnation {
+            pod,
+            sidecar: report
+                .map_or(SidecarView::Unreachable, |report| SidecarView::Report(Box::new(report.clone()))),
+            dead: uid.is_some_and(|uid| self.dead.contains_key(uid)),
+        }
+    }
+}
+
+fn present(seen: &Sighting) -> Pod {
+    Pod {
+        uid: seen.facts.uid.clone(),
+        deleting: seen.facts.going(),
+        ready: seen.facts.ready,
+        live: seen.live,
+    }
+}
+
+/// The hub's limits in the protocol's terms.
+#[must_use]
+pub fn limits(hub: &ProcessHub) -> Limits {
+    let migration = &hub.spec.migration;
+    Limits {
+        handover: match migration.handover {
+            None => Handover::IfCapable,
+            Some(true) => Handover::Required,
+            Some(false) => Handover::Never,
+        },
+        state_ttl: migration.state_ttl_milliseconds,
+        freeze: hub.spec.worker.drain_timeout_milliseconds
+            + 2 * migration.state_query_timeout_milliseconds
+            + WAY_MILLISECONDS,
+        retention: migration.retention_milliseconds,
+    }
+}
+
+#[cfg(test)]
+#[path = "observation_tests.rs"]
+pub(crate) mod tests;

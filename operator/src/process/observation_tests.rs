@@ -1,0 +1,155 @@
+use processhub_crds::MigrationTrigger;
+use processhub_protocol::handover::{Effect, Waiting, next};
+use processhub_protocol::id::Epoch;
+use processhub_protocol::ledger::Transition;
+
+use super::*;
+use crate::assignments::Go;
+use crate::process::incarnation::tests::pod;
+use crate::process::pod::tests::{hub, process};
+use crate::process::record;
+use crate::process::record::tests::{chain, owner_pod, prepare, started};
+
+pub(crate) fn sighting(name: &str, uid: &str, epoch: u64) -> Sighting {
+    let mut facts = PodFacts::of(&pod(serde_json::json!({}))).unwrap();
+    facts.name = name.into();
+    facts.uid = uid.into();
+    facts.epoch = Epoch(epoch);
+    facts.ip = Some("10.0.0.1".into());
+    Sighting { facts: Arc::new(facts), live: false }
+}
+
+/// An active sidecar with a worker that can hand over.
+pub(crate) fn report(uid: &str, epoch: u64) -> Report {
+    serde_json::from_value(serde_json::json!({
+        "protocol": 1, "process": "process", "pod": uid, "record": "record-1", "floor": epoch,
+        "role": { "name": "active", "epoch": epoch, "kept": null },
+        "challenge": { "boot": "b", "issuedMilliseconds": 1 },
+        "worker": { "state": "Active", "canHandOver": true },
+        "serving": true, "held": 0,
+    }))
+    .unwrap()
+}
+
+/// A process of which these transitions were written, at a second after 1970.
+pub(crate) fn seen(transitions: &[Transition], second: i64) -> Observation {
+    let status = chain(transitions);
+    let mut object = process();
+    let ledger = record::read(&status).unwrap();
+    object.status = Some(status);
+    Observation {
+        object,
+        hub: Arc::new(hub()),
+        ledger,
+        pods: [("cart-3-1".to_owned(), sighting("cart-3-1", "pod-1", 1))].into(),
+        absent: BTreeSet::new(),
+        reports: BTreeMap::new(),
+        dead: BTreeMap::new(),
+        routed_to: None,
+        assignment: None,
+        leading: true,
+        now: Timestamp::from_second(second).unwrap(),
+        trouble: None,
+        heard: None,
+    }
+}
+
+fn moving() -> Vec<Transition> {
+    let mut steps = started();
+    steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+    steps
+}
+
+fn go(epoch: u64) -> Assignment {
+    let go = Go {
+        kind: Kind::HotSwap,
+        node: "n5".into(),
+        trigger: MigrationTrigger::Rebalance,
+        epoch: Epoch(epoch),
+    };
+    Assignment { go: Some(go), ..Assignment::default() }
+}
+
+#[test]
+fn a_permission_for_another_epoch_is_void() {
+    let mut seen = seen(&started(), 0);
+    seen.assignment = Some(go(1));
+    assert_eq!(seen.view().intent.unwrap().node, "n5");
+    seen.assignment = Some(go(0));
+    assert_eq!(seen.view().intent, None);
+}
+
+#[test]
+fn the_target_is_the_pod_with_our_uid_and_the_moves_epoch_and_no_other() {
+    let mut seen = seen(&moving(), 0);
+    assert_eq!(seen.view().target.pod, PodView::Absent { live: false });
+    seen.absent.insert("cart-3-2".into());
+    assert_eq!(seen.view().target.pod, PodView::Absent { live: true });
+    seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
+    assert!(matches!(seen.view().target.pod, PodView::Present(_)));
+    let mut older = sighting("cart-3-2", "pod-2", 2);
+    Arc::make_mut(&mut older.facts).process = "an older object".into();
+    seen.pods.insert("cart-3-2".into(), older);
+    assert_eq!(seen.view().target.pod, PodView::Foreign);
+}
+
+#[test]
+fn a_pod_of_a_recreated_name_is_not_the_source() {
+    let mut seen = seen(&started(), 0);
+    seen.pods.insert("cart-3-1".into(), sighting("cart-3-1", "another", 1));
+    assert_eq!(seen.view().source.pod, PodView::Foreign);
+}
+
+#[test]
+fn a_pod_of_an_older_object_lingers_until_it_is_proven_dead() {
+    let mut seen = seen(&started(), 0);
+    assert!(!seen.view().lingering);
+    seen.pods.insert("cart-3-9".into(), sighting("cart-3-9", "old", 9));
+    assert!(seen.view().lingering);
+    seen.dead.insert("old".into(), Proof::ContainersEnded);
+    assert!(!seen.view().lingering);
+}
+
+#[test]
+fn what_was_read_before_an_effect_is_not_live_after_it() {
+    let mut seen = seen(&moving(), 0);
+    seen.absent.insert("cart-3-2".into());
+    for pod in seen.pods.values_mut() {
+        pod.live = true;
+    }
+    seen.age();
+    assert_eq!(seen.view().target.pod, PodView::Absent { live: false });
+    assert!(!seen.view().source.present().unwrap().live);
+}
+
+#[test]
+fn a_move_is_given_up_for_a_person_a_deadline_or_the_planner_in_this_order() {
+    let mut seen = seen(&moving(), 1_000);
+    assert_eq!(seen.view().give_up, None);
+    seen.assignment = Some(Assignment { give_up: Some(AbortReason::Withdrawn), ..Assignment::default() });
+    assert_eq!(seen.view().give_up, Some(AbortReason::Withdrawn));
+    seen.now = Timestamp::from_second(1_600).unwrap();
+    assert_eq!(seen.view().give_up, Some(AbortReason::DeadlineExceeded));
+    seen.object.annotations_mut().insert(annotation::CANCEL_MIGRATION.into(), String::new());
+    assert_eq!(seen.view().give_up, Some(AbortReason::Cancelled));
+}
+
+#[test]
+fn the_move_of_a_source_that_is_going_has_no_deadline() {
+    let mut seen = seen(&moving(), 1_600);
+    let pod = seen.pods.get_mut("cart-3-1").unwrap();
+    Arc::make_mut(&mut pod.facts).going_until = Some(Timestamp::from_second(2_000).unwrap());
+    assert_eq!(seen.view().give_up, None);
+}
+
+#[test]
+fn the_protocol_decides_on_the_view() {
+    let mut new = seen(&[], 0);
+    new.pods.clear();
+    assert_eq!(next(&new.view()).waiting, Waiting::Placement);
+    new.assignment = Some(go(0));
+    let decision = next(&new.view());
+    assert!(matches!(decision.effects[..], [Effect::Write(Transition::Prepare { kind: Kind::Start, .. })]));
+    new.leading = false;
+    assert_eq!(next(&new.view()).waiting, Waiting::Leadership);
+}

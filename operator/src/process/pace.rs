@@ -1,0 +1,63 @@
+//! How soon a process is looked at again when nothing wakes it. Pure.
+
+use std::time::Duration;
+
+use processhub_protocol::handover::Waiting;
+
+use super::observation::Observation;
+
+/// The slow resync: what a lost watch event costs at most.
+pub const RESYNC: Duration = Duration::from_secs(30);
+/// While a command runs that outlasted its first answer: requests are held meanwhile.
+const COMMAND: Duration = Duration::from_millis(50);
+/// While a target starts, or a sidecar is expected back.
+const START: Duration = Duration::from_millis(200);
+/// While something is awaited that only time or a watch event brings.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// How long to wait at most before looking again.
+#[must_use]
+pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
+    match waiting {
+        Waiting::Nothing | Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => {
+            RESYNC
+        }
+        Waiting::Leadership | Waiting::OwnerUnreachable | Waiting::OldPodGone => SLOW,
+        Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => COMMAND,
+        Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
+        Waiting::TargetReady | Waiting::Source => START,
+        Waiting::Retention => retention(seen),
+    }
+}
+
+/// A target that cannot start is waited for in no hurry: a change of its pod wakes the process.
+fn target(seen: &Observation) -> Duration {
+    match seen.target() {
+        Some(target) if target.facts.trouble.is_some() || target.facts.ip.is_none() => SLOW,
+        Some(_) | None => START,
+    }
+}
+
+fn retention(seen: &Observation) -> Duration {
+    let served = seen.owner_report().and_then(|report| report.serving_for_milliseconds).unwrap_or(0);
+    let left = seen.hub.spec.migration.retention_milliseconds.saturating_sub(served);
+    // Not a moment too early: that would be one more look.
+    Duration::from_millis(left) + COMMAND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::observation::tests::{report, seen};
+    use crate::process::record::tests::started;
+
+    #[test]
+    fn the_retention_is_waited_out_in_one_go() {
+        let mut seen = seen(&started(), 0);
+        let mut serving = report("pod-1", 1);
+        serving.serving_for_milliseconds = Some(1200);
+        seen.reports.insert("pod-1".into(), serving);
+        assert_eq!(pace(&seen, Waiting::Retention), Duration::from_millis(3800) + COMMAND);
+        assert_eq!(pace(&seen, Waiting::Nothing), RESYNC);
+    }
+}

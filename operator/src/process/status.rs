@@ -1,0 +1,309 @@
+//! The conditions of a process: what is waited for, whether anything is at risk, what happens next and when, and the
+//! command that changes it. Pure.
+
+use processhub_crds::conditions::{self, Wanted};
+use processhub_crds::vocabulary::{ProcessCondition, ProcessReason, Status};
+use processhub_crds::{ActiveMigration, HubProcessStatus, MigrationResult};
+use processhub_protocol::fence::Role;
+use processhub_protocol::handover::Waiting;
+use processhub_protocol::ledger::{Kind, Phase};
+
+use super::observation::Observation;
+
+/// How certain the conditions are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// As the sidecars and pods are seen.
+    Observed,
+    /// As they will be in a moment if nothing goes wrong; written together with the ledger, so that it costs no write
+    /// of its own. Should it not come true, what is observed is written instead.
+    Expected,
+}
+
+/// Brings the conditions in the observation's status up to date, and says whether that changed any.
+pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bool {
+    if waiting == Waiting::Leadership {
+        return false;
+    }
+    let generation = seen.object.metadata.generation;
+    let wanted: Vec<Wanted> =
+        [Some(ready(seen, outlook)), Some(progressing(seen, waiting)), capable(seen), durable(seen)]
+            .into_iter()
+            .flatten()
+            .collect();
+    let now = seen.now;
+    let status = seen.object.status.get_or_insert_default();
+    let mut changed = status.observed_generation != generation;
+    status.observed_generation = generation;
+    for wanted in wanted {
+        changed |= conditions::set(&mut status.conditions, wanted.observed(generation), now);
+    }
+    changed
+}
+
+fn ready(seen: &Observation, outlook: Outlook) -> Wanted {
+    let wanted = |status: Status, reason, message: &str| {
+        Wanted::process(ProcessCondition::Ready, status, reason, message)
+    };
+    let Some(owner) = &seen.ledger.owner else {
+        return wanted(Status::False, ProcessReason::Starting, "the first incarnation is being started");
+    };
+    let who = format!("pod {} on {}", owner.pod.name, owner.pod.node);
+    if let Some(proof) = seen.dead.get(&owner.pod.uid) {
+        let message = format!("{who} is dead: {}; it is started again elsewhere", proof.words());
+        return wanted(Status::False, ProcessReason::Recovering, &message);
+    }
+    let serving = format!("{who} acknowledges");
+    if outlook == Outlook::Expected {
+        return wanted(Status::True, ProcessReason::Serving, &serving);
+    }
+    let Some(report) = seen.owner_report() else {
+        return wanted(
+            Status::Unknown,
+            ProcessReason::OwnerUnreachable,
+            &unreachable(seen, &who, &owner.pod.uid.0),
+        );
+    };
+    match &report.role {
+        Role::Active { .. } if report.serving => wanted(Status::True, ProcessReason::Serving, &serving),
+        Role::Active { .. } => {
+            let message = format!("{who} answers, its worker does not; requests are held");
+            wanted(Status::False, ProcessReason::WorkerNotReady, &message)
+        }
+        Role::Frozen { .. } | Role::Delivered { .. } | Role::Standby | Role::Forwarding { .. }
+            if seen.ledger.migration.is_some() =>
+        {
+            wanted(Status::False, ProcessReason::Moving, &format!("{who} is moving; requests are held"))
+        }
+        Role::Frozen { .. } | Role::Delivered { .. } | Role::Standby | Role::Forwarding { .. } => {
+            let message = format!("{who} has fenced itself and waits for a grant");
+            wanted(Status::False, ProcessReason::Fenced, &message)
+        }
+    }
+}
+
+fn unreachable(seen: &Observation, who: &str, uid: &str) -> String {
+    let heard = seen.heard.map_or("not heard of by this operator".to_owned(), |at| {
+        format!("last heard {}", at.strftime("%H:%M:%SZ"))
+    });
+    format!(
+        "{who} does not answer ({heard}) and may still serve. It is taken over once it is proven dead: its node comes \
+         back, or the Node is deleted, or it gets the taint node.kubernetes.io/out-of-service. If you know that it is \
+         dead: kubectl annotate hproc {} processhub.io/confirmed-dead={uid}",
+        seen.name().name
+    )
+}
+
+fn progressing(seen: &Observation, waiting: Waiting) -> Wanted {
+    let (status, reason, mut message) = progress(seen, waiting);
+    if let Some(trouble) = seen.trouble.as_ref().filter(|_| reason != ProcessReason::Settled) {
+        message = format!("{message} Last attempt: {trouble}.");
+    }
+    Wanted::process(ProcessCondition::Progressing, status, reason, message.trim())
+}
+
+fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, String) {
+    use ProcessReason as R;
+    if let Some(words) = at_risk(seen) {
+        return (true, R::StateAtRisk, words);
+    }
+    let status = seen.object.status.as_ref();
+    let migration = status.and_then(|status| status.migration.as_ref());
+    let headline = migration.map(headline).unwrap_or_default();
+    let so = |rest: &str| if headline.is_empty() { rest.to_owned() } else { format!("{headline}: {rest}") };
+    match waiting {
+        Waiting::Nothing | Waiting::Leadership => settled(seen),
+        Waiting::Placement => held(seen).unwrap_or((true, R::Starting, "waits for a node.".to_owned())),
+        Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => {
+            waiting_for_target(seen, &headline)
+        }
+        Waiting::Freezing | Waiting::Importing => (true, R::HandingOver, so("the state is handed over.")),
+        Waiting::Activating => (true, R::Activating, so("committed; the target becomes active.")),
+        Waiting::TargetReady | Waiting::Retention => (
+            true,
+            R::Releasing,
+            so("the target serves; the old pod forwards stragglers, then it is deleted."),
+        ),
+        Waiting::OldPodGone => old_pod(seen, &headline),
+        Waiting::Source => (true, R::HandingOver, so("waits for the source's sidecar.")),
+        Waiting::OwnerUnreachable => {
+            (false, R::OwnerUnreachable, so("waits for the owner's sidecar, or a proof that it is dead."))
+        }
+        Waiting::Thawing => {
+            let why = migration.and_then(|migration| migration.message.as_deref()).unwrap_or("");
+            (true, R::Aborting, so(&format!("undone; the source serves again. {why}")))
+        }
+        Waiting::HandoverNotSupported => {
+            let words =
+                "the hub has handover: true and the worker cannot hand its state over; it is not moved.";
+            (false, R::NoContract, words.to_owned())
+        }
+        Waiting::HistoryRewound => (false, R::UnknownPhase, rewound(seen)),
+    }
+}
+
+/// `17->18 n2->n4 (Drain)`.
+fn headline(migration: &ActiveMigration) -> String {
+    let to = migration.target.node.as_deref().unwrap_or("?");
+    match &migration.source {
+        Some(source) => format!(
+            "{}->{} {}->{to} ({})",
+            source.epoch,
+            migration.target.epoch,
+            source.node.as_deref().unwrap_or("?"),
+            migration.trigger
+        ),
+        None => format!("{} on {to} ({})", migration.target.epoch, migration.trigger),
+    }
+}
+
+fn waiting_for_target(seen: &Observation, headline: &str) -> (bool, ProcessReason, String) {
+    let Some(migration) = seen.object.status.as_ref().and_then(|status| status.migration.as_ref()) else {
+        return (true, ProcessReason::WaitingForTarget, "waits for the target.".to_owned());
+    };
+    let trouble = seen.target().and_then(|target| target.facts.trouble.as_ref());
+    let reason = match trouble {
+        Some(trouble) if trouble.unschedulable => ProcessReason::NoRoom,
+        None if seen.trouble.as_ref().is_some_and(|words| words.contains("exceeded quota")) => {
+            ProcessReason::QuotaExceeded
+        }
+        Some(_) | None => ProcessReason::WaitingForTarget,
+    };
+    let what = trouble.map_or("is starting", |trouble| trouble.words.as_str());
+    let deadline = migration.deadline.0.strftime("%H:%M:%SZ");
+    let risk = match migration.source {
+        Some(_) => format!(
+            " Source serves; nothing at risk. Aborts {deadline}. Cancel: kubectl processhub cancel {}",
+            seen.name().name
+        ),
+        None => format!(" Tried elsewhere after {deadline}."),
+    };
+    (true, reason, format!("{headline}: {} {what}.{risk}", migration.target.pod))
+}
+
+fn old_pod(seen: &Observation, headline: &str) -> (bool, ProcessReason, String) {
+    let other = seen.bystanders().find(|pod| pod.facts.process != seen.uid());
+    match (other, seen.ledger.migration.as_ref().map(|migration| migration.kind)) {
+        (Some(pod), _) => (
+            true,
+            ProcessReason::WaitingForPredecessor,
+            format!("pod {} of an older object of this name is still there.", pod.facts.name),
+        ),
+        (None, Some(Kind::ColdSwap)) => (
+            true,
+            ProcessReason::WaitingForSourceGone,
+            format!("{headline}: the source has to be seen gone before the target's worker starts."),
+        ),
+        (None, _) => (true, ProcessReason::WaitingForSourceGone, "an old pod has to end first.".to_owned()),
+    }
+}
+
+fn held(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
+    let held = seen.assignment.as_ref()?.held.as_ref()?;
+    let ended = matches!(
+        held.reason,
+        ProcessReason::Paused
+            | ProcessReason::AlreadyStarted
+            | ProcessReason::HubNotAccepted
+            | ProcessReason::InvalidConfig
+    );
+    Some((!ended, held.reason, held.message.clone()))
+}
+
+fn settled(seen: &Observation) -> (bool, ProcessReason, String) {
+    if let Some(held) = held(seen) {
+        return held;
+    }
+    if seen.paused() {
+        let words = "held back by the annotation processhub.io/paused.";
+        return (false, ProcessReason::Paused, words.to_owned());
+    }
+    let last = seen.object.status.as_ref().and_then(|status| status.last_migration.as_ref());
+    match last {
+        Some(last) if last.result != MigrationResult::Succeeded => {
+            let reason = last.reason.map_or("", |reason| reason.as_str());
+            let message = last.message.as_deref().unwrap_or("");
+            let to = last.target.node.as_deref().unwrap_or("?");
+            let words = format!("the move to {to} ({}) was undone: {reason} {message}", last.trigger);
+            (false, ProcessReason::MoveAborted, words)
+        }
+        Some(_) | None => (false, ProcessReason::Settled, String::new()),
+    }
+}
+
+/// The owner's pod goes, and no target is there to take its state.
+#[must_use]
+pub fn at_risk(seen: &Observation) -> Option<String> {
+    let owner = seen.owner_pod()?;
+    let until = owner.facts.going_until?;
+    if seen.dead.contains_key(&owner.facts.uid) {
+        return None;
+    }
+    let hopeless = match &seen.ledger.migration {
+        None => seen.assignment.as_ref().is_some_and(|assignment| assignment.go.is_none()),
+        Some(migration) => match migration.phase {
+            Phase::Prepared => seen.target().is_some_and(|target| target.facts.trouble.is_some()),
+            Phase::Committed { .. } | Phase::Aborted { .. } => false,
+        },
+    };
+    hopeless.then(|| {
+        let trouble = seen
+            .target()
+            .and_then(|target| target.facts.trouble.as_ref())
+            .map(|trouble| trouble.words.as_str())
+            .or(seen.assignment.as_ref().and_then(|assignment| Some(assignment.held.as_ref()?.message.as_str())))
+            .unwrap_or("no node can take it");
+        format!(
+            "pod {} was deleted and no target is ready: {trouble}. Its state is lost at {} unless a node has room for \
+             it by then.",
+            owner.facts.name,
+            until.strftime("%H:%M:%SZ")
+        )
+    })
+}
+
+fn rewound(seen: &Observation) -> String {
+    let ahead = seen.reports.values().find(|report| report.floor > seen.ledger.epoch);
+    match ahead {
+        Some(report) => format!(
+            "HistoryRewound: pod {} has obeyed epoch {}, above the ledger's {}: this object was restored from an older \
+             backup. Nothing is granted or moved.",
+            report.pod, report.floor, seen.ledger.epoch
+        ),
+        None => "HistoryRewound: the ledger contradicts itself. Nothing is granted or moved.".to_owned(),
+    }
+}
+
+/// Unknown until the worker has said; what was known before then stays.
+fn capable(seen: &Observation) -> Option<Wanted> {
+    let wanted = |status: bool, reason, message| {
+        Wanted::process(ProcessCondition::HandoverCapable, status, reason, message)
+    };
+    if seen.hub.spec.migration.handover == Some(false) {
+        let words = "the hub has handover: false: every move drops the state";
+        return Some(wanted(false, ProcessReason::HandoverDisabled, words));
+    }
+    match seen.owner_report()?.worker.can_hand_over? {
+        true => Some(wanted(true, ProcessReason::ContractSpoken, "")),
+        false => Some(wanted(false, ProcessReason::NoContract, "the worker moves without state")),
+    }
+}
+
+fn durable(seen: &Observation) -> Option<Wanted> {
+    let wanted = |status: bool, reason, message: &str| {
+        Wanted::process(ProcessCondition::StateDurable, status, reason, message)
+    };
+    let missing = seen.object.status.as_ref().and_then(|status: &HubProcessStatus| status.may_miss.as_ref());
+    if let Some(missing) = missing {
+        let words = format!("changes from {} on may be missing: {}", missing.from, missing.reason);
+        return Some(wanted(false, ProcessReason::StateLost, &words));
+    }
+    match seen.owner_report()?.worker.can_hand_over? {
+        true => Some(wanted(false, ProcessReason::NodeLocal, "the state is on one node only")),
+        false => Some(wanted(true, ProcessReason::Stateless, "")),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use processhub_crds::vocabulary::MoveReason;
+use processhub_protocol::handover::next;
+use processhub_protocol::ledger::{AbortReason, MoveResult, Transition};
+
+use super::*;
+use crate::assignments::{Assignment, Held};
+use crate::process::incarnation::Trouble;
+use crate::process::observation::tests::{report, seen, sighting};
+use crate::process::record::tests::{end, owner_pod, prepare, started};
+
+fn condition(seen: &Observation, type_: ProcessCondition) -> (String, String, String) {
+    let conditions = &seen.object.status.as_ref().unwrap().conditions;
+    let found = conditions::get(conditions, type_.as_str()).unwrap();
+    (found.status.clone(), found.reason.clone(), found.message.clone())
+}
+
+fn refreshed(mut seen: Observation) -> Observation {
+    let waiting = next(&seen.view()).waiting;
+    refresh(&mut seen, waiting, Outlook::Observed);
+    seen
+}
+
+fn moving() -> Observation {
+    let mut steps = started();
+    steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+    let mut seen = seen(&steps, 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
+    seen
+}
+
+#[test]
+fn a_process_that_serves_is_settled_and_is_not_written_again() {
+    let mut seen = seen(&started(), 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    seen.routed_to = Some("pod-1".into());
+    let mut seen = refreshed(seen);
+    assert_eq!(condition(&seen, ProcessCondition::Ready).1, "Serving");
+    assert_eq!(condition(&seen, ProcessCondition::Progressing).1, "Settled");
+    assert_eq!(condition(&seen, ProcessCondition::HandoverCapable).1, "ContractSpoken");
+    assert_eq!(condition(&seen, ProcessCondition::StateDurable).1, "NodeLocal");
+    seen.now = Timestamp::from_second(2_000).unwrap();
+    assert!(!refresh(&mut seen, Waiting::Nothing, Outlook::Observed), "nothing changed: nothing is written");
+}
+
+#[test]
+fn a_stuck_move_says_what_keeps_it_that_nothing_is_at_risk_when_it_ends_and_how_to_cancel_it() {
+    let mut seen = moving();
+    let target = seen.pods.get_mut("cart-3-2").unwrap();
+    let words = "container worker: ErrImagePull: cart:1.8".to_owned();
+    Arc::make_mut(&mut target.facts).trouble = Some(Trouble { unschedulable: false, words });
+    let (status, reason, message) = condition(&refreshed(seen), ProcessCondition::Progressing);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "WaitingForTarget"));
+    assert_eq!(
+        message,
+        "1->2 n4->n4 (Wish): cart-3-2 container worker: ErrImagePull: cart:1.8. Source serves; nothing at risk. \
+         Aborts 00:26:40Z. Cancel: kubectl processhub cancel cart-3"
+    );
+}
+
+#[test]
+fn a_target_without_room_is_told_apart() {
+    let mut seen = moving();
+    let target = seen.pods.get_mut("cart-3-2").unwrap();
+    Arc::make_mut(&mut target.facts).trouble =
+        Some(Trouble { unschedulable: true, words: "0/3 nodes are available".into() });
+    assert_eq!(condition(&refreshed(seen), ProcessCondition::Progressing).1, "NoRoom");
+}
+
+#[test]
+fn an_owner_that_does_not_answer_is_unknown_and_the_message_says_what_to_do() {
+    let seen = refreshed(seen(&started(), 1_000));
+    let (status, reason, message) = condition(&seen, ProcessCondition::Ready);
+    assert_eq!((status.as_str(), reason.as_str()), ("Unknown", "OwnerUnreachable"));
+    assert!(
+        message.contains("kubectl annotate hproc cart-3 processhub.io/confirmed-dead=pod-1"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_deleted_owner_without_a_target_is_at_risk_with_the_time_that_is_left() {
+    let mut seen = seen(&started(), 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    let owner = seen.pods.get_mut("cart-3-1").unwrap();
+    Arc::make_mut(&mut owner.facts).going_until = Some(Timestamp::from_second(1_080).unwrap());
+    assert_eq!(at_risk(&seen), None, "not before the planner has looked");
+    let held =
+        Held { reason: ProcessReason::NoTargetNodes, message: "no_target_nodes: all are cordoned".into() };
+    seen.assignment = Some(Assignment { held: Some(held), ..Assignment::default() });
+    let (_, reason, message) = condition(&refreshed(seen), ProcessCondition::Progressing);
+    assert_eq!(reason, "StateAtRisk");
+    assert!(message.contains("no_target_nodes") && message.contains("lost at 00:18:00Z"), "{message}");
+}
+
+#[test]
+fn an_undone_move_stays_visible_with_its_reason() {
+    let mut steps = started();
+    steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+    steps.push(Transition::Abort { reason: AbortReason::ImportRefused });
+    steps.push(end(MoveResult::Aborted));
+    let mut seen = seen(&steps, 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 3));
+    seen.routed_to = Some("pod-1".into());
+    let (status, reason, message) = condition(&refreshed(seen), ProcessCondition::Progressing);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "MoveAborted"));
+    assert!(message.contains(MoveReason::ImportRefused.as_str()) && message.contains("because"), "{message}");
+}
+
+#[test]
+fn the_commit_is_written_with_the_conditions_that_follow_it() {
+    let mut seen = moving();
+    refresh(&mut seen, Waiting::Retention, Outlook::Expected);
+    assert_eq!(condition(&seen, ProcessCondition::Ready).0, "True");
+    assert_eq!(condition(&seen, ProcessCondition::Progressing).1, "Releasing");
+}
