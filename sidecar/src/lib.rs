@@ -10,6 +10,7 @@
 //! * [`peer`], [`announce`]: what a sidecar asks of another one.
 //! * [`gate`]: probes and the worker's `preStop`; [`report`], [`metrics`]: what it says of itself.
 //! * [`server`]: listeners, and the order in which a sidecar ends.
+//! * [`verify`]: a worker, checked against the contract without a cluster.
 //! * [`auth`], [`clock`], [`net`], [`client`]: the seams to identity, time and network.
 //!
 //! # The blackout
@@ -39,4 +40,5 @@ pub mod report;
 pub mod server;
 pub mod sidecar;
 pub mod supervise;
+pub mod verify;
 pub mod worker;

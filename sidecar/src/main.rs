@@ -1,4 +1,4 @@
-//! `processhub-sidecar [run]`.
+//! `processhub-sidecar [run]`, `processhub-sidecar verify --run ./worker`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         None | Some("run") => run(),
-        Some(other) => Err(anyhow::anyhow!("`{other}` is no subcommand; there is `run`")),
+        Some("verify") => return verify(arguments),
+        Some(other) => Err(anyhow::anyhow!("`{other}` is no subcommand; there are `run` and `verify`")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,4 +50,15 @@ fn run() -> anyhow::Result<()> {
         running.stop().await;
         Ok(())
     })
+}
+
+/// Checks a worker against the contract, without a cluster.
+fn verify(arguments: Vec<String>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(processhub_sidecar::verify::command(arguments.into_iter().skip(1))),
+        Err(error) => {
+            eprintln!("processhub-sidecar: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -149,6 +149,7 @@ pub(super) async fn check_refusals(
     let request = apply_request(captured);
     if let Some((part, _)) = captured.parts.iter().find(|(_, bytes)| !bytes.is_empty()) {
         offsets(caller, &import, part, notes).await?;
+        caller.ask("DELETE", &path_import(&import)).await?;
         let short = caller.command(&path_apply(&import), &request).await?;
         let mend =
             "compare each part's length with `parts` of apply and answer 409 {\"code\": \"Incomplete\"}";
