@@ -27,7 +27,6 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 type Sidecars = State<Arc<Sidecar>>;
 
 /// All routes.
-#[must_use]
 pub fn router(sidecar: Arc<Sidecar>) -> Router {
     let trusted = Router::new()
         // The operator: it decides from reports alone, and each carries the challenge that its next grant answers.
@@ -72,7 +71,8 @@ async fn authenticated(State(sidecar): Sidecars, request: Request, next: Next) -
         None => {
             sidecar.metrics.unauthenticated.inc();
             // The floor stays unsaid to who may be anyone.
-            let message = "`processhub-token` is missing or not this pod's; read the pod's UID and the hub's key again";
+            let message =
+                "`processhub-token` is missing or not this pod's; read the pod's UID and the hub's key again";
             let floor = processhub_protocol::id::Epoch(0);
             refusal(&Refusal { code: RefusalCode::Unauthenticated, message: message.to_owned(), floor })
         }

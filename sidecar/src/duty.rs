@@ -95,7 +95,11 @@ mod tests {
         assert_eq!(due(WorkerState::Active, 3), Duty::Serve(Epoch(3)));
         assert_eq!(due(WorkerState::Standby, 0), Duty::Activate(Epoch(3)));
         assert_eq!(due(WorkerState::Standby, 3), Duty::Activate(Epoch(3)));
-        assert_eq!(due(WorkerState::Suspended, 2), Duty::Resume(Epoch(3)), "a thaw was recorded and not told");
+        assert_eq!(
+            due(WorkerState::Suspended, 2),
+            Duty::Resume(Epoch(3)),
+            "a thaw was recorded and not told"
+        );
         assert_eq!(due(WorkerState::Active, 2), Duty::Resume(Epoch(3)));
         assert_eq!(due(WorkerState::Suspended, 4), Duty::Leave, "rule 6: a freeze was under way");
         assert_eq!(due(WorkerState::Active, 4), Duty::Leave);

@@ -159,7 +159,8 @@ impl Hold {
     /// Turns the flow. What is held goes on, in order, if it now has a way.
     pub fn turn(&self, flow: Flow) {
         let mut inner = self.shared.lock();
-        let serving = matches!((&inner.flow, &flow), (Flow::Serve(before), Flow::Serve(now)) if before == now);
+        let serving =
+            matches!((&inner.flow, &flow), (Flow::Serve(before), Flow::Serve(now)) if before == now);
         if !serving {
             inner.tunnels.cancel();
             inner.tunnels = CancellationToken::new();

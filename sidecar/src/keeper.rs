@@ -76,8 +76,7 @@ impl Keeper {
 
     fn path(&self, state: &StateId) -> PathBuf {
         // The digest comes over the wire: only what cannot lead out of the folder becomes part of a name.
-        let digest: String =
-            state.digest.0.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let digest: String = state.digest.0.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         self.folder.join(format!("{}-{digest}{SUFFIX}", state.seq))
     }
 

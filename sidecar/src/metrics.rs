@@ -92,9 +92,17 @@ impl Metrics {
             m.outcome_unknown.clone(),
         );
         registry.register("requests_forwarded", "Requests forwarded to the successor", m.forwarded.clone());
-        registry.register("unauthenticated", "Control requests without a right token", m.unauthenticated.clone());
+        registry.register(
+            "unauthenticated",
+            "Control requests without a right token",
+            m.unauthenticated.clone(),
+        );
         registry.register("stale_commands", "Commands whose epoch was used up", m.stale.clone());
-        registry.register("restores", "Times that the worker was put into its role again", m.restores.clone());
+        registry.register(
+            "restores",
+            "Times that the worker was put into its role again",
+            m.restores.clone(),
+        );
         registry.register_with_unit(
             "blackout",
             "From the first held request's moment to the moment at which held requests went on",

@@ -108,7 +108,9 @@ impl Sidecar {
                     self.metrics.outcome_unknown.inc();
                     return outcome_unknown();
                 }
-                Sent::NotExecuted if Instant::now() >= deadline => return self.turn_away(Refused::HoldExpired),
+                Sent::NotExecuted if Instant::now() >= deadline => {
+                    return self.turn_away(Refused::HoldExpired);
+                }
                 Sent::NotExecuted => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);

@@ -47,7 +47,9 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
     }
     let can_hand_over = live.can_hand_over;
     match &live.worker {
-        Seen::Nothing => WorkerView { state: WorkerState::Unreachable, can_hand_over, ..WorkerView::default() },
+        Seen::Nothing => {
+            WorkerView { state: WorkerState::Unreachable, can_hand_over, ..WorkerView::default() }
+        }
         // It knows no states of its own: it is what its pod may do.
         Seen::Plain => {
             let state = match role {

@@ -82,8 +82,6 @@ pub(crate) struct Live {
 /// A stop of the flow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fenced {
-    /// Epoch of the freeze.
-    pub(crate) epoch: Epoch,
     /// When requests began to be held: the blackout counts from here.
     pub(crate) since: Instant,
 }
@@ -107,12 +105,8 @@ impl Sidecar {
     /// When the disk or the randomness fails.
     pub fn open(config: Config, net: Arc<dyn Net>, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Self>> {
         let keeper = Keeper::open(&config.state_dir)?;
-        let first = Record::first(
-            RecordId(random_id()?),
-            config.process.clone(),
-            config.pod.clone(),
-            config.born,
-        );
+        let first =
+            Record::first(RecordId(random_id()?), config.process.clone(), config.pod.clone(), config.born);
         let (fence, found) = Fence::open(&config.state_dir, first, |record| whole(record, &keeper))?;
         let record = fence.record();
         tracing::info!(
@@ -281,12 +275,9 @@ fn referred(role: &Role) -> Vec<&processhub_protocol::id::StateId> {
 /// Whether what the record promises is there. An owner's kept state may be missing: its worker has a newer one.
 fn whole(record: &Record, keeper: &Keeper) -> bool {
     match &record.role {
-        Role::Frozen { state: Some(state), .. } | Role::Delivered { state, .. } => {
-            keeper.find(state).is_ok()
+        Role::Frozen { state: Some(state), .. } | Role::Delivered { state, .. } => keeper.find(state).is_ok(),
+        Role::Frozen { state: None, .. } | Role::Standby | Role::Active { .. } | Role::Forwarding { .. } => {
+            true
         }
-        Role::Frozen { state: None, .. }
-        | Role::Standby
-        | Role::Active { .. }
-        | Role::Forwarding { .. } => true,
     }
 }

@@ -78,7 +78,9 @@ impl Sidecar {
                 memory.plain = 0;
                 Seen::Contract(info)
             }
-            Err(WorkerError::Refused { status: 404 | 405 | 501, .. }) if !self.speaks_contract() => Seen::Plain,
+            Err(WorkerError::Refused { status: 404 | 405 | 501, .. }) if !self.speaks_contract() => {
+                Seen::Plain
+            }
             Err(error) if error.unreachable() => {
                 if self.speaks_contract() || self.net.connect(self.config.worker_listen).await.is_err() {
                     Seen::Nothing
@@ -180,8 +182,10 @@ impl Sidecar {
     }
 
     async fn give_kept(&self, state: &StateId, epoch: Epoch, reason: Reason) -> Result<(), WorkerError> {
-        let kept =
-            self.keeper.find(state).map_err(|error| WorkerError::Malformed(format!("no state to give: {error}")))?;
+        let kept = self
+            .keeper
+            .find(state)
+            .map_err(|error| WorkerError::Malformed(format!("no state to give: {error}")))?;
         self.deliver(&kept, Given { epoch, reason, time: ACTIVATE_TIME }).await
     }
 

@@ -41,7 +41,8 @@ impl Failed {
 
 impl From<WorkerError> for Failed {
     fn from(error: WorkerError) -> Self {
-        let kind = if error.timed_out() { FailureKind::StateQueryTimeout } else { FailureKind::CaptureFailed };
+        let kind =
+            if error.timed_out() { FailureKind::StateQueryTimeout } else { FailureKind::CaptureFailed };
         Self { kind, message: error.to_string() }
     }
 }
@@ -53,7 +54,7 @@ impl Sidecar {
             live.failure = None;
             // A freeze that is tried again goes on with the same blackout.
             let since = live.fenced.map_or_else(Instant::now, |fenced| fenced.since);
-            live.fenced = Some(Fenced { epoch: command.epoch, since });
+            live.fenced = Some(Fenced { since });
         });
         let sealed = tokio::select! {
             sealed = self.seal(command) => sealed,
@@ -83,11 +84,8 @@ impl Sidecar {
         };
         tracing::warn!(epoch = %command.epoch, kind = ?failed.kind, "the freeze failed: {}", failed.message);
         self.change(|live| {
-            live.failure = Some(Failure {
-                epoch: command.epoch,
-                kind: failed.kind,
-                message: clean(&failed.message),
-            });
+            live.failure =
+                Some(Failure { epoch: command.epoch, kind: failed.kind, message: clean(&failed.message) });
         });
         Ok(())
     }
@@ -105,7 +103,9 @@ impl Sidecar {
         if !command.capture {
             // Nothing is carried over, so a worker that cannot be suspended, or has crashed, loses nothing by it: its
             // sidecar relays nothing more.
-            if contract && let Err(error) = self.repeat(time, false, || self.worker.suspend(&request, time)).await {
+            if contract
+                && let Err(error) = self.repeat(time, false, || self.worker.suspend(&request, time)).await
+            {
                 tracing::warn!(epoch = %command.epoch, %error, "sealed without suspending the worker");
             }
             return Ok(None);
@@ -122,7 +122,9 @@ impl Sidecar {
         let request =
             CaptureRequest { epoch, purpose: CapturePurpose::Handover, since: None, unless_seq: None };
         let answer = match self.repeat(time, true, || self.worker.capture(&request, time)).await {
-            Ok(answer) => answer.ok_or_else(|| Failed::capture("the worker answered 204 and was not asked to"))?,
+            Ok(answer) => {
+                answer.ok_or_else(|| Failed::capture("the worker answered 204 and was not asked to"))?
+            }
             Err(error) if error.disposition(true) == Disposition::NoState => {
                 self.change(|live| live.can_hand_over = Some(false));
                 return Ok(None);

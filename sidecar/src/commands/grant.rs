@@ -14,7 +14,11 @@ use crate::sidecar::Sidecar;
 const WAIT: Duration = Duration::from_secs(10);
 
 impl Sidecar {
-    pub(super) async fn activate(self: &Arc<Self>, command: &Activate, cancel: &CancellationToken) -> Outcome {
+    pub(super) async fn activate(
+        self: &Arc<Self>,
+        command: &Activate,
+        cancel: &CancellationToken,
+    ) -> Outcome {
         let (grant, now) = (command.clone(), self.now());
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.activate_done(&grant, &now)?;

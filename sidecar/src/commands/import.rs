@@ -62,11 +62,8 @@ impl Sidecar {
         };
         tracing::warn!(epoch = %command.epoch, kind = ?failed.kind, "the import failed: {}", failed.message);
         self.change(|live| {
-            live.failure = Some(Failure {
-                epoch: command.epoch,
-                kind: failed.kind,
-                message: clean(&failed.message),
-            });
+            live.failure =
+                Some(Failure { epoch: command.epoch, kind: failed.kind, message: clean(&failed.message) });
         });
         Ok(())
     }

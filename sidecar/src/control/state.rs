@@ -59,7 +59,8 @@ pub(super) async fn part(
         Ok(kept) => kept,
         Err(refused) => return refusal(&refused),
     };
-    let Some(bytes) = kept.manifest().parts.iter().find(|part| part.name == name).map(|part| part.bytes) else {
+    let Some(bytes) = kept.manifest().parts.iter().find(|part| part.name == name).map(|part| part.bytes)
+    else {
         return refuse(RefusalCode::WrongState, format!("the state has no part `{name}`; read the manifest"));
     };
     let left = bytes.saturating_sub(asked.offset);
@@ -72,7 +73,8 @@ async fn sealed(sidecar: &Sidecar, epoch: Epoch) -> Result<Kept, Refusal> {
     let record = sidecar.fence.record();
     let refuse = |code, message| Refusal { code, message, floor: record.floor.epoch };
     let Some(state) = record.exportable(epoch) else {
-        let message = format!("no state is sealed here for epoch {epoch}; this pod is {}", record.role.name());
+        let message =
+            format!("no state is sealed here for epoch {epoch}; this pod is {}", record.role.name());
         return Err(refuse(RefusalCode::WrongRole, message));
     };
     let (keeper, state) = (sidecar.keeper.clone(), state.clone());

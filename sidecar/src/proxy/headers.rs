@@ -166,7 +166,8 @@ mod tests {
         let mut seen = headers(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
         clean_request(&mut seen, false);
         assert!(seen.is_empty());
-        let mut seen = headers(&[("connection", "content-length, host"), ("content-length", "5"), ("host", "a")]);
+        let mut seen =
+            headers(&[("connection", "content-length, host"), ("content-length", "5"), ("host", "a")]);
         clean_request(&mut seen, false);
         assert_eq!(seen, headers(&[("content-length", "5"), ("host", "a")]));
     }

@@ -76,7 +76,9 @@ impl Worker {
                 Err(error) => error,
             };
             attempts += 1;
-            if attempts >= ATTEMPTS || matches!(error.code(), Some(ErrorCode::CannotAccept | ErrorCode::TooLarge)) {
+            if attempts >= ATTEMPTS
+                || matches!(error.code(), Some(ErrorCode::CannotAccept | ErrorCode::TooLarge))
+            {
                 return Err(error);
             }
             if let WorkerError::Refused { body, .. } = &error
