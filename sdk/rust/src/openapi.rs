@@ -33,7 +33,7 @@ struct Document;
 fn the_published_document_is_the_code_s() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi/worker.json");
     let generated = format!("{}\n", Document::openapi().to_pretty_json().unwrap());
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
+    if std::env::var_os("UPDATE_GENERATED").is_some_and(|value| value == "1") {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &generated).unwrap();
     }
