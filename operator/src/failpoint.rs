@@ -70,6 +70,16 @@ points! {
     RemoveWish = "remove-wish",
     /// The creation of a hub's key.
     CreateKey = "create-key",
+    /// The creation of a process that its hub asks for.
+    CreateProcess = "create-process",
+    /// The change of a process to what its hub lists.
+    UpdateProcess = "update-process",
+    /// The entry of the hub among the owners of a process.
+    AdoptProcess = "adopt-process",
+    /// The deletion of a process that its hub no longer asks for.
+    DeleteProcess = "delete-process",
+    /// A write of a hub's status.
+    HubStatus = "hub-status",
 }
 
 impl From<&Effect> for Point {

@@ -1,14 +1,27 @@
 //! The operator of ProcessHub for Kubernetes.
+//!
+//! Two loops, each level-triggered, each with one stage per file. The [`hub`] loop decides where processes should be
+//! ([`plan`], pure); the [`process`] loop starts, moves and recovers each of them (`processhub_protocol::handover`,
+//! pure). They meet on the [`assignments::Board`]. [`run`] wires them together.
 
+pub mod args;
 pub mod assignments;
 pub mod call;
 pub mod context;
 pub mod credentials;
 pub mod events;
 pub mod failpoint;
+pub mod hub;
 pub mod index;
 pub mod lease;
+pub mod log;
 pub mod metrics;
 pub mod plan;
 pub mod process;
+mod runtime;
+mod server;
 pub mod sidecar_client;
+mod watch;
+
+pub use context::Options;
+pub use runtime::run;

@@ -54,7 +54,13 @@ pub fn children(
     result.delete.sort_by_key(|name| std::cmp::Reverse((ordinal(&hub.name, name), name.clone())));
     for (name, child) in wanted {
         match (processes.get(&name), taken.get(&name)) {
-            (Some(process), _) if process.managed && !process.deleting && process.child != child => {
+            // A replica has nothing that the hub says of it: what a person put there (a pin, a label) stays.
+            (Some(process), _)
+                if hub.listed.contains_key(&name)
+                    && process.managed
+                    && !process.deleting
+                    && !follows(&process.child, &child) =>
+            {
                 result.update.insert(name, child);
             }
             // One that is being deleted is created again once it is gone.
@@ -68,6 +74,14 @@ pub fn children(
         }
     }
     result
+}
+
+/// Whether a process is as the hub lists it. Labels that somebody added are theirs.
+fn follows(is: &Child, listed: &Child) -> bool {
+    let Child { config, labels, pin } = listed;
+    is.config == *config
+        && is.pin == *pin
+        && labels.iter().all(|(key, value)| is.labels.get(key) == Some(value))
 }
 
 /// Name of the process with this ordinal.

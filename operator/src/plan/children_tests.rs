@@ -11,7 +11,7 @@ fn hub(replicas: u32, listed: &[&str]) -> Hub {
         deleting: false,
         replicas,
         listed: listed.iter().map(|name| ((*name).to_owned(), Child::default())).collect(),
-        node_selector: BTreeMap::new(),
+        node_selector: Default::default(),
         tolerations: Vec::new(),
         distribution: DistributionStrategy::ConsistentHashing,
         migration: MigrationStrategy::HotSwap,
@@ -69,6 +69,18 @@ fn a_listed_process_that_changed_is_updated_and_an_equal_one_is_not() {
     let result = children(&hub, &there(&["blue", "red"], true), &BTreeMap::new());
     assert_eq!(result.update.keys().collect::<Vec<_>>(), ["blue"]);
     assert_eq!(result.update["blue"].pin.as_deref(), Some("n1"));
+}
+
+#[test]
+fn what_a_person_put_on_a_process_stays() {
+    let mut processes = there(&["cart-0", "blue"], true);
+    for process in processes.values_mut() {
+        process.child.labels.insert("team".into(), "shop".into());
+    }
+    if let Some(replica) = processes.get_mut("cart-0") {
+        replica.child.pin = Some("n2".into());
+    }
+    assert!(children(&hub(1, &["blue"]), &processes, &BTreeMap::new()).update.is_empty());
 }
 
 #[test]

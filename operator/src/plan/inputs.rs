@@ -1,6 +1,6 @@
 //! What a plan is made from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use processhub_crds::{DistributionStrategy, MigrationStrategy};
@@ -42,8 +42,8 @@ pub struct Hub {
     pub replicas: u32,
     /// The processes listed by name.
     pub listed: BTreeMap<String, Child>,
-    /// Labels that a node must have: of the members and of the template together.
-    pub node_selector: BTreeMap<String, String>,
+    /// Labels that a node must have: of the members and of the template together, also where they contradict.
+    pub node_selector: BTreeSet<(String, String)>,
     /// What the template tolerates.
     pub tolerations: Vec<Toleration>,
     /// How processes are spread.

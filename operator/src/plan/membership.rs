@@ -77,7 +77,7 @@ pub fn membership(hub: &Hub, nodes: &BTreeMap<String, Node>) -> BTreeMap<String,
 
 /// The gravest reason first: what forces processes out stands above what keeps new ones away.
 fn fitness(hub: &Hub, node: &Node) -> Fitness {
-    let unselected = hub.node_selector.iter().find(|(key, value)| node.labels.get(*key) != Some(*value));
+    let unselected = hub.node_selector.iter().find(|(key, value)| node.labels.get(key) != Some(value));
     if let Some((key, _)) = unselected {
         return Fitness::NotSelected(key.clone());
     }

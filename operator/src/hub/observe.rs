@@ -1,0 +1,176 @@
+//! Reads what a plan needs from the stores and the board. Calls nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use processhub_crds::validate::Handover as Carry;
+use processhub_crds::vocabulary::{annotation, label};
+use processhub_crds::{HubProcess, MigrationResult, MigrationTrigger, ProcessHub, StaticProcess};
+use processhub_protocol::handover::Handover;
+use processhub_protocol::id::ProcessUid;
+
+use super::template::Verdict;
+use super::{key, nodes};
+use crate::assignments::{ProcessFacts, ProcessKey};
+use crate::context::Context;
+use crate::plan::{self, Child, Inputs, Process, replica};
+
+/// What was seen.
+pub(super) struct Seen {
+    /// What the plan is made from.
+    pub inputs: Inputs,
+    /// The objects of the hub's processes.
+    pub objects: BTreeMap<String, Arc<HubProcess>>,
+}
+
+/// Looks at everything that concerns this hub.
+pub(super) fn observe(context: &Context, hub: &ProcessHub, verdict: &Verdict, now: Timestamp) -> Seen {
+    let at = key(hub);
+    let objects: BTreeMap<String, Arc<HubProcess>> = context
+        .stores
+        .processes
+        .state_filter(|process| {
+            process.spec.hub_name == at.name && process.metadata.namespace.as_deref() == Some(&at.namespace)
+        })
+        .into_iter()
+        .map(|process| (process.name_any(), process))
+        .collect();
+    let mut facts = context.board.facts_of(&at);
+    let processes = objects
+        .iter()
+        .map(|(name, object)| {
+            let uid = ProcessUid(object.metadata.uid.clone().unwrap_or_default());
+            (name.clone(), process(hub, object, facts.remove(&uid)))
+        })
+        .collect();
+    let wanted = wants(hub, verdict);
+    let taken = wanted_names(&wanted)
+        .filter(|name| !objects.contains_key(name))
+        .filter_map(|name| {
+            let reference = ObjectRef::<HubProcess>::new(&name).within(&at.namespace);
+            let other = context.stores.processes.get(&reference)?;
+            (other.spec.hub_name != at.name).then(|| (name, other.spec.hub_name.clone()))
+        })
+        .collect();
+    let nodes =
+        context.stores.nodes.state().iter().map(|node| (node.name_any(), nodes::observed(node))).collect();
+    let inputs = Inputs { now, hub: wanted, nodes, processes, taken, memory: plan::Memory::default() };
+    Seen { inputs, objects }
+}
+
+/// The key under which the board knows a process.
+pub(super) fn process_key(object: &HubProcess) -> ProcessKey {
+    ProcessKey {
+        uid: ProcessUid(object.metadata.uid.clone().unwrap_or_default()),
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    }
+}
+
+/// Who owns a process as an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// The operator made it for this hub: the hub is its controller.
+    Managed,
+    /// Somebody else made it; the hub is among its owners, so that it goes with the hub.
+    Dynamic,
+    /// The operator made it for a hub of this name that is no more; it has no controller.
+    Orphan,
+    /// Somebody else made it, and the hub is not among its owners yet.
+    New,
+}
+
+/// Whose a process is.
+pub(super) fn ownership(hub: &ProcessHub, process: &HubProcess) -> Ownership {
+    let uid = hub.metadata.uid.as_deref().unwrap_or_default();
+    let owners = process.owner_references();
+    match owners.iter().find(|owner| owner.uid == uid) {
+        Some(owner) if owner.controller == Some(true) => Ownership::Managed,
+        Some(_) => Ownership::Dynamic,
+        None => {
+            let ours = process.labels().get(label::HUB) == Some(&hub.name_any());
+            let controlled = owners.iter().any(|owner| owner.controller == Some(true));
+            if ours && !controlled { Ownership::Orphan } else { Ownership::New }
+        }
+    }
+}
+
+fn process(hub: &ProcessHub, object: &HubProcess, facts: Option<ProcessFacts>) -> Process {
+    let status = object.status.as_ref();
+    let node = status.and_then(|status| status.owner.as_ref()).map(|owner| owner.node.clone());
+    let last = status.and_then(|status| status.last_migration.as_ref());
+    let settled_by_wish = last.is_some_and(|last| {
+        last.trigger == MigrationTrigger::Wish
+            && last.result == MigrationResult::Succeeded
+            && last.target.node == node
+    });
+    Process {
+        managed: ownership(hub, object) == Ownership::Managed,
+        deleting: object.metadata.deletion_timestamp.is_some(),
+        child: Child {
+            config: object.spec.config.clone(),
+            labels: own_labels(object.labels()),
+            pin: object.spec.node_name.clone(),
+        },
+        node,
+        settled_by_wish,
+        facts,
+    }
+}
+
+/// Labels without those that the operator puts there.
+pub(super) fn own_labels(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let own = labels.iter().filter(|(key, _)| !key.starts_with(label::PREFIX));
+    own.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// What the hub asks for. Of one that cannot be used, what is needed to leave alone what runs.
+fn wants(hub: &ProcessHub, verdict: &Verdict) -> plan::Hub {
+    let spec = &hub.spec;
+    let template = spec.template.spec.as_ref();
+    let members = spec.members.node_selector.clone().into_iter();
+    let node_selector =
+        members.chain(template.and_then(|spec| spec.node_selector.clone()).into_iter().flatten()).collect();
+    let tolerations = template.and_then(|spec| spec.tolerations.as_ref());
+    plan::Hub {
+        name: hub.name_any(),
+        accepted: verdict.hub.is_some(),
+        paused: is_true(hub.annotations().get(annotation::PAUSED)),
+        deleting: hub.metadata.deletion_timestamp.is_some(),
+        replicas: spec.replicas,
+        listed: spec.processes.iter().map(listed).collect(),
+        node_selector,
+        tolerations: tolerations.into_iter().flatten().map(nodes::toleration).collect(),
+        distribution: spec.distribution.strategy,
+        migration: spec.migration.strategy,
+        handover: match verdict.hub.as_ref().map(|hub| hub.migration.handover) {
+            Some(Carry::Required) => Handover::Required,
+            Some(Carry::Never) => Handover::Never,
+            Some(Carry::IfCapable) | None => Handover::IfCapable,
+        },
+        max_concurrent: spec.migration.max_concurrent,
+        max_concurrent_per_node: spec.migration.max_concurrent_per_node,
+        debounce: spec.cluster_event_debounce_milliseconds,
+    }
+}
+
+fn is_true(value: Option<&String>) -> bool {
+    value.is_some_and(|value| value == "true")
+}
+
+fn listed(process: &StaticProcess) -> (String, Child) {
+    let StaticProcess { name, config, labels, node_name } = process.clone();
+    (name, Child { config, labels, pin: node_name })
+}
+
+fn wanted_names(hub: &plan::Hub) -> impl Iterator<Item = String> {
+    let replicas = (0..hub.replicas).map(|ordinal| replica(&hub.name, ordinal));
+    replicas.chain(hub.listed.keys().cloned())
+}
+
+#[cfg(test)]
+#[path = "observe_tests.rs"]
+mod tests;
