@@ -35,8 +35,6 @@ pub struct Options {
     pub metrics_address: Option<std::net::SocketAddr>,
     /// The armed failpoint.
     pub failpoint: Option<Failpoint>,
-    /// Whether the process loop places processes by itself, because no hub loop plans for it.
-    pub plan_alone: bool,
 }
 
 /// The watched objects that both loops read. A store may be behind the API server.
@@ -92,6 +90,12 @@ impl Context {
     #[must_use]
     pub fn owns(&self, hub: &ProcessHub) -> bool {
         hub.spec.class_name == self.options.class
+    }
+
+    /// Forgets a process whose object is gone.
+    pub(crate) fn forget(&self, process: &ProcessUid) {
+        self.board.forget(process);
+        drop(self.memories.take(process));
     }
 
     /// How long a grant that is given now may last: as long as the Lease is certainly held.

@@ -7,7 +7,6 @@
 pub mod address;
 pub(crate) mod apply;
 pub mod facts;
-pub mod fallback;
 pub mod incarnation;
 pub(crate) mod memory;
 pub mod observation;
@@ -25,7 +24,9 @@ pub mod wish;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::HubProcess;
 use processhub_protocol::handover::{Effect, Waiting, next};
@@ -36,6 +37,7 @@ use tracing::Instrument;
 use crate::assignments::HubKey;
 use crate::call::{self, CallError};
 use crate::context::Context;
+use crate::index::ProcessName;
 use memory::Memory;
 use observation::Observation;
 
@@ -43,6 +45,35 @@ use observation::Observation;
 const MAX_STEPS: usize = 32;
 /// How often a write that was decided on an older version is decided again before pausing.
 const MAX_CONFLICTS: usize = 3;
+
+/// How many processes are looked at at once. Far more than are ever busy, so that those which wait for a time-out keep
+/// nobody waiting; few enough that a new leader does not open a connection to every pod at once.
+const CONCURRENCY: u16 = 1024;
+
+/// Runs the loop: reconciles every process that `triggers` names, until they end and what was begun has ended. The
+/// stores and indexes of the context must have been filled once before.
+pub async fn run(context: Arc<Context>, triggers: impl Stream<Item = ProcessName> + Send + 'static) {
+    let store = context.stores.processes.clone();
+    let requests = triggers.map(|process| {
+        let reference = ObjectRef::<HubProcess>::new(&process.name).within(&process.namespace);
+        Ok::<_, std::convert::Infallible>(ReconcileRequest::from(reference))
+    });
+    let config = Config::default().concurrency(CONCURRENCY);
+    applier(|object, context| Box::pin(reconcile(object, context)), retry, context, store, requests, config)
+        // A process that is gone ends as an error too; failures of our own were told where they happened.
+        .map_err(|error| tracing::trace!(%error, "process not reconciled"))
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn retry(object: Arc<HubProcess>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let uid = ProcessUid(object.uid().unwrap_or_default());
+    let mut memory = context.memories.take(&uid);
+    let pause = memory.failed(error.to_string());
+    context.memories.put(uid, memory);
+    tracing::warn!(process = object.name_any(), %error, ?pause, "the process could not be looked at");
+    Action::requeue(pause)
+}
 
 /// Why a process could not be looked at. It is tried again; no other is concerned.
 #[derive(Debug, thiserror::Error)]
@@ -124,9 +155,6 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
     let mut undone = false;
     for _ in 0..MAX_STEPS {
         seen.leading = context.leadership.valid();
-        if seen.assignment.is_none() && context.options.plan_alone {
-            seen.assignment = Some(fallback::assignment(seen, &context.stores.nodes.state()));
-        }
         let decision = next(&seen.view());
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None, undone });

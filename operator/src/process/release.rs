@@ -13,15 +13,20 @@ use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
 
+/// Whether this pod has the finalizer and is to go.
+pub(crate) fn wanted(facts: &PodFacts) -> bool {
+    facts.guarded && facts.going()
+}
+
 /// Removes the finalizer from this pod, if it is going and certainly ended.
 pub(crate) async fn release(context: &Context, facts: &PodFacts) {
-    if !facts.guarded || !facts.going() || !context.leadership.valid() {
+    if !wanted(facts) || !context.leadership.valid() {
         return;
     }
     match try_release(context, facts).await {
         Ok(()) => {}
         Err(error) => {
-            tracing::warn!(pod = facts.name, %error, "the finalizer could not be removed; tried again")
+            tracing::warn!(pod = facts.name, %error, "the finalizer could not be removed; tried again with its next change")
         }
     }
 }
