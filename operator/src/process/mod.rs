@@ -29,7 +29,7 @@ use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::HubProcess;
-use processhub_protocol::handover::{Effect, Waiting, next};
+use processhub_protocol::handover::{Effect, Waiting};
 use processhub_protocol::id::ProcessUid;
 use processhub_protocol::ledger::{MoveResult, Transition};
 use tracing::Instrument;
@@ -155,7 +155,7 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
     let mut undone = false;
     for _ in 0..MAX_STEPS {
         seen.leading = context.leadership.valid();
-        let decision = next(&seen.view());
+        let decision = seen.decide();
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None, undone });
         }

@@ -10,7 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
-use processhub_protocol::handover::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View};
+use processhub_protocol::handover::{
+    Decision, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View, Waiting, next,
+};
 use processhub_protocol::id::{PodUid, ProcessUid};
 use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, PodRef};
 use processhub_protocol::wire::Report;
@@ -178,6 +180,24 @@ impl Observation {
         for seen in self.pods.values_mut() {
             seen.live = false;
         }
+    }
+
+    /// A pod of this process with an epoch that the ledger never gave: the object was restored from an older backup. The
+    /// pods that the ledger names say so themselves; this is about one that it does not name any more, and that would
+    /// otherwise be taken for nobody's while it serves.
+    #[must_use]
+    pub fn ahead(&self) -> Option<&Sighting> {
+        let uid = self.uid();
+        self.pods.values().find(|seen| seen.facts.process == uid && seen.facts.epoch > self.ledger.epoch)
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn decide(&self) -> Decision {
+        if self.leading && self.ahead().is_some() {
+            return Decision { effects: Vec::new(), waiting: Waiting::HistoryRewound };
+        }
+        next(&self.view())
     }
 
     /// The protocol's view.

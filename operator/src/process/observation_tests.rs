@@ -4,11 +4,12 @@ use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Transition;
 
 use super::*;
-use crate::assignments::Go;
+use crate::assignments::{Assignment, Go};
 use crate::process::incarnation::tests::pod;
 use crate::process::pod::tests::{hub, process};
-use crate::process::record;
+use crate::process::proof::Proof;
 use crate::process::record::tests::{chain, owner_pod, prepare, started};
+use crate::process::{record, status};
 
 pub(crate) fn sighting(name: &str, uid: &str, epoch: u64) -> Sighting {
     let mut facts = PodFacts::of(&pod(serde_json::json!({}))).unwrap();
@@ -152,4 +153,30 @@ fn the_protocol_decides_on_the_view() {
     assert!(matches!(decision.effects[..], [Effect::Write(Transition::Prepare { kind: Kind::Start, .. })]));
     new.leading = false;
     assert_eq!(next(&new.view()).waiting, Waiting::Leadership);
+}
+
+#[test]
+fn a_pod_above_the_ledger_stops_everything_even_if_the_owner_is_dead() {
+    let mut seen = seen(&started(), 0);
+    let go = Go {
+        kind: Kind::Recover,
+        node: "n5".into(),
+        trigger: MigrationTrigger::Recovery,
+        epoch: seen.ledger.epoch,
+    };
+    seen.assignment = Some(Assignment { go: Some(go), ..Assignment::default() });
+    seen.pods.clear();
+    seen.dead.insert("pod-1".into(), Proof::KubeletWorkedSince);
+    assert!(matches!(seen.decide().effects[..], [Effect::Write(Transition::Prepare { .. })]));
+    seen.pods.insert("cart-3-9".into(), sighting("cart-3-9", "pod-9", 9));
+    let decision = seen.decide();
+    assert_eq!((decision.effects, decision.waiting), (Vec::new(), Waiting::HistoryRewound));
+    status::refresh(&mut seen, Waiting::HistoryRewound, status::Outlook::Observed);
+    let said = serde_json::to_string(&seen.object.status).unwrap();
+    assert!(said.contains("pod cart-3-9 has obeyed epoch 9, above the ledger's 1"), "{said}");
+    // One of an older object of this name has a history of its own.
+    let mut other = sighting("cart-3-9", "pod-9", 9);
+    Arc::make_mut(&mut other.facts).process = "another".into();
+    seen.pods.insert("cart-3-9".into(), other);
+    assert!(seen.ahead().is_none());
 }

@@ -173,7 +173,8 @@ fn waiting_for_target(seen: &Observation, headline: &str) -> (bool, ProcessReaso
     let deadline = migration.deadline.0.strftime("%H:%M:%SZ");
     let risk = match migration.source {
         Some(_) => format!(
-            " Source serves; nothing at risk. Aborts {deadline}. Cancel: kubectl processhub cancel {}",
+            " Source serves; nothing at risk. Aborts {deadline}. Cancel: kubectl annotate hproc {} \
+             processhub.io/cancel-migration=yes",
             seen.name().name
         ),
         None => format!(" Tried elsewhere after {deadline}."),
@@ -263,12 +264,17 @@ pub fn at_risk(seen: &Observation) -> Option<String> {
 }
 
 fn rewound(seen: &Observation) -> String {
-    let ahead = seen.reports.values().find(|report| report.floor > seen.ledger.epoch);
+    let obeyed = seen.reports.values().find(|report| report.floor > seen.ledger.epoch);
+    let ahead = match (obeyed, seen.ahead()) {
+        (Some(report), _) => Some((report.pod.0.as_str(), report.floor)),
+        (None, Some(pod)) => Some((pod.facts.name.as_str(), pod.facts.epoch)),
+        (None, None) => None,
+    };
     match ahead {
-        Some(report) => format!(
-            "HistoryRewound: pod {} has obeyed epoch {}, above the ledger's {}: this object was restored from an older \
-             backup. Nothing is granted or moved.",
-            report.pod, report.floor, seen.ledger.epoch
+        Some((pod, epoch)) => format!(
+            "HistoryRewound: pod {pod} has obeyed epoch {epoch}, above the ledger's {}: this object was restored from an \
+             older backup. Nothing is granted or moved.",
+            seen.ledger.epoch
         ),
         None => "HistoryRewound: the ledger contradicts itself. Nothing is granted or moved.".to_owned(),
     }

@@ -57,7 +57,7 @@ fn a_stuck_move_says_what_keeps_it_that_nothing_is_at_risk_when_it_ends_and_how_
     assert_eq!(
         message,
         "1->2 n4->n4 (Wish): cart-3-2 container worker: ErrImagePull: cart:1.8. Source serves; nothing at risk. \
-         Aborts 00:26:40Z. Cancel: kubectl processhub cancel cart-3"
+         Aborts 00:26:40Z. Cancel: kubectl annotate hproc cart-3 processhub.io/cancel-migration=yes"
     );
 }
 
