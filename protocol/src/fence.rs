@@ -201,6 +201,9 @@ impl Record {
         match (&self.role, &command.state) {
             (Role::Standby, None) => Ok(Verdict::Proceed),
             (Role::Delivered { state, .. }, Some(expected)) if state == expected => Ok(Verdict::Proceed),
+            // The recovery was committed as one of nothing, while its import was coming to its end after all: what
+            // arrived is of this very epoch and better than nothing.
+            (Role::Delivered { epoch, .. }, None) if *epoch == command.epoch => Ok(Verdict::Proceed),
             (Role::Standby | Role::Delivered { .. }, expected) => Err(self.refuse(
                 RefusalCode::WrongState,
                 format!(
@@ -219,7 +222,11 @@ impl Record {
     /// As [`Record::judge_activate`].
     pub fn activate_done(&self, command: &Activate, clock: &Clock) -> Judged<Self> {
         self.judge_activate(command, clock)?;
-        let role = Role::Active { epoch: command.epoch, kept: command.state.clone() };
+        let kept = match &self.role {
+            Role::Delivered { state, .. } => Some(state.clone()),
+            Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+        };
+        let role = Role::Active { epoch: command.epoch, kept };
         Ok(self.obeying(command.epoch, Step::TakeOver, role))
     }
 

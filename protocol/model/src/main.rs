@@ -5,7 +5,8 @@ use processhub_model::explore::Outcome;
 fn main() {
     let only = std::env::args().nth(1).unwrap_or_default();
     if only != "mutants" {
-        for config in processhub_model::scenario::all() {
+        for config in processhub_model::scenario::all().into_iter().chain(processhub_model::scenario::deep())
+        {
             if !config.name.contains(&only) {
                 continue;
             }

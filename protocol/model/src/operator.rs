@@ -36,6 +36,8 @@ pub struct Sight {
     intent: bool,
     lingering: bool,
     wish: Wish,
+    /// Whether it holds a glimpse, which is good for one decision.
+    glimpses: bool,
 }
 
 impl Model {
@@ -78,7 +80,12 @@ impl Model {
         let mut sights = vec![fresh];
         if let Some(glimpse) = from.glimpse {
             let old = |now: Option<Seen>| now.map(|now| if now.slot == glimpse.slot { glimpse } else { now });
-            sights.push(Sight { source: old(fresh.source), target: old(fresh.target), ..fresh });
+            sights.push(Sight {
+                source: old(fresh.source),
+                target: old(fresh.target),
+                glimpses: true,
+                ..fresh
+            });
         }
         let mute = |side: Option<Seen>| side.map(|seen| Seen { answers: false, ..seen });
         sights.push(Sight { source: mute(fresh.source), ..fresh });
@@ -91,7 +98,11 @@ impl Model {
                 let command = self.command(&sight, seen.ledger, &effect);
                 let one = (id, command);
                 if !done.contains(&one) {
+                    let first = out.len();
                     self.act(from, seen, lagging, &sight, id, out);
+                    if sight.glimpses {
+                        out[first..].iter_mut().for_each(|edge| edge.state.glimpse = None);
+                    }
                     done.push(one);
                 }
             }
@@ -180,6 +191,7 @@ impl Model {
             intent: state.budget.moves > 0 || owner_dead || recovering,
             lingering,
             wish: state.wish,
+            glimpses: false,
         }
     }
 
@@ -392,6 +404,8 @@ impl Model {
             Transition::End { .. } => state.wish = Wish::Finish,
         }
         state.ledger = Versioned { ledger: self.ledgers.id(after), version: state.ledger.version + 1 };
+        // The ledger is read before the pods and sidecars: nothing seen is older than it.
+        state.glimpse = None;
         broken
     }
 

@@ -126,6 +126,71 @@ pub fn all() -> Vec<Config> {
     ]
 }
 
+/// Larger bounds, for a machine with time.
+pub fn deep() -> Vec<Config> {
+    let base = Config { pods: 6, ..PLAIN };
+    let m = Budget { moves: 1, writes: 1, ..NOTHING };
+    vec![
+        Config {
+            name: "D torn",
+            budget: Budget { glimpses: 1, faults: 1, kills: 1, cancels: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D torn cold",
+            kind: Kind::ColdSwap,
+            budget: Budget { glimpses: 1, faults: 1, kills: 1, cancels: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D two kills",
+            budget: Budget { faults: 2, kills: 2, cancels: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D two kills two moves",
+            budget: Budget { moves: 2, faults: 2, kills: 2, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D two late",
+            budget: Budget { moves: 1, faults: 2, late: 2, cancels: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D late, two moves",
+            budget: Budget { moves: 2, faults: 1, late: 1, cancels: 2, kills: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D two leaders late kill",
+            second_leader: true,
+            budget: Budget { faults: 2, late: 1, kills: 1, cancels: 1, refreshes: 2, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D torn wiped",
+            budget: Budget { glimpses: 1, faults: 1, wipes: 1, cancels: 1, ..m },
+            ..base.clone()
+        },
+        Config {
+            name: "D start two",
+            starts: true,
+            budget: Budget {
+                faults: 2,
+                kills: 2,
+                late: 1,
+                sidecar_restarts: 1,
+                wipes: 1,
+                cancels: 1,
+                evictions: 1,
+                ..m
+            },
+            ..base.clone()
+        },
+    ]
+}
+
 /// For each rule the smallest configuration that shows what it is for, and the promise that does not hold without it.
 pub fn refutations() -> Vec<(Rule, Config)> {
     let moves = Budget { moves: 1, writes: 1, ..NOTHING };

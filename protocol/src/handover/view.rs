@@ -6,6 +6,10 @@ use crate::ledger::{AbortReason, Kind, Ledger};
 use crate::wire::{Report, WorkerState};
 
 /// Everything that a decision rests on.
+///
+/// The ledger may lag behind, and pods and sidecars need not be seen at one moment, but the ledger is read first: no
+/// report is older than the version of the ledger that it is judged with. (With an older one, a source that was seen
+/// serving before it was sealed would pass for lost, and a target seen before it was wiped for amnesiac.)
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The ledger, at the version that a write will be compared with.
