@@ -82,14 +82,21 @@ pub struct Hold {
 struct Shared {
     limits: HoldLimits,
     inner: Mutex<Inner>,
+}
+
+/// What is in flight to the worker from one turn of the flow to the next. What was cut counts for no later one, however
+/// long its client takes to notice.
+#[derive(Debug, Default)]
+struct Period {
     in_flight: watch::Sender<usize>,
+    cut: CancellationToken,
+    tunnels: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Inner {
     flow: Flow,
-    cut: CancellationToken,
-    tunnels: CancellationToken,
+    period: Arc<Period>,
     queue: VecDeque<Waiter>,
     next: u64,
     bytes: usize,
@@ -105,13 +112,9 @@ struct Waiter {
 /// A request in flight to the own worker.
 #[derive(Debug)]
 pub struct Permit {
-    shared: Arc<Shared>,
+    period: Arc<Period>,
     /// The epoch that it is served at.
     pub epoch: Epoch,
-    /// Cancelled when the drain is over: nothing more is relayed.
-    pub cut: CancellationToken,
-    /// Cancelled when the flow stops: upgraded connections end.
-    pub tunnels: CancellationToken,
 }
 
 /// A place in the queue. Dropped, it is given up.
@@ -127,16 +130,9 @@ impl Hold {
     /// An empty queue in front of a pod that is in Standby.
     #[must_use]
     pub fn new(limits: HoldLimits) -> Self {
-        let inner = Inner {
-            flow: Flow::Standby,
-            cut: CancellationToken::new(),
-            tunnels: CancellationToken::new(),
-            queue: VecDeque::new(),
-            next: 0,
-            bytes: 0,
-        };
-        let shared = Shared { limits, inner: Mutex::new(inner), in_flight: watch::Sender::new(0) };
-        Self { shared: Arc::new(shared) }
+        let inner =
+            Inner { flow: Flow::Standby, period: Arc::default(), queue: VecDeque::new(), next: 0, bytes: 0 };
+        Self { shared: Arc::new(Shared { limits, inner: Mutex::new(inner) }) }
     }
 
     /// The way of a request that comes in now.
@@ -162,10 +158,9 @@ impl Hold {
         let serving =
             matches!((&inner.flow, &flow), (Flow::Serve(before), Flow::Serve(now)) if before == now);
         if !serving {
-            inner.tunnels.cancel();
-            inner.tunnels = CancellationToken::new();
+            inner.period.tunnels.cancel();
             if matches!(flow, Flow::Serve(_)) {
-                inner.cut = CancellationToken::new();
+                inner.period = Arc::default();
             }
         }
         inner.flow = flow;
@@ -193,14 +188,15 @@ impl Hold {
 
     /// Waits until nothing is in flight to the worker.
     pub async fn drained(&self) {
-        let mut in_flight = self.shared.in_flight.subscribe();
-        // infallible in effect: the sender lives as long as `self`
+        let period = Arc::clone(&self.shared.lock().period);
+        let mut in_flight = period.in_flight.subscribe();
+        // It ends in an error only without sender, which `period` is.
         let _ = in_flight.wait_for(|count| *count == 0).await;
     }
 
-    /// Cuts what is still in flight: its clients get 502, or a broken body.
+    /// Cuts what is still in flight: nothing of it is relayed after this, its clients get 502 or a broken body.
     pub fn cut(&self) {
-        self.shared.lock().cut.cancel();
+        self.shared.lock().period.cut.cancel();
     }
 }
 
@@ -209,19 +205,14 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn way(self: &Arc<Self>, inner: &Inner, forwarded: bool) -> Option<Way> {
+    fn way(&self, inner: &Inner, forwarded: bool) -> Option<Way> {
         match &inner.flow {
             Flow::Standby if forwarded => None,
             Flow::Standby => Some(Way::Refuse(Refused::NotServing)),
             Flow::Hold => None,
             Flow::Serve(epoch) => {
-                self.in_flight.send_modify(|count| *count += 1);
-                Some(Way::Serve(Permit {
-                    shared: Arc::clone(self),
-                    epoch: *epoch,
-                    cut: inner.cut.clone(),
-                    tunnels: inner.tunnels.clone(),
-                }))
+                inner.period.in_flight.send_modify(|count| *count += 1);
+                Some(Way::Serve(Permit { period: Arc::clone(&inner.period), epoch: *epoch }))
             }
             Flow::Forward(_) if forwarded => Some(Way::Refuse(Refused::ForwardedOnce)),
             Flow::Forward(successor) => Some(Way::Forward(successor.clone())),
@@ -230,9 +221,23 @@ impl Shared {
     }
 }
 
+impl Permit {
+    /// Cancelled when the drain is over: nothing more is relayed.
+    #[must_use]
+    pub fn cut(&self) -> &CancellationToken {
+        &self.period.cut
+    }
+
+    /// Cancelled when the flow stops: upgraded connections end.
+    #[must_use]
+    pub fn tunnels(&self) -> &CancellationToken {
+        &self.period.tunnels
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.shared.in_flight.send_modify(|count| *count -= 1);
+        self.period.in_flight.send_modify(|count| *count -= 1);
     }
 }
 
@@ -320,14 +325,26 @@ mod tests {
         hold.turn(Flow::Serve(Epoch(1)));
         let Entry::Go(Way::Serve(permit)) = hold.enter(false) else { panic!("serves") };
         hold.turn(Flow::Hold);
-        assert!(permit.tunnels.is_cancelled() && !permit.cut.is_cancelled());
+        assert!(permit.tunnels().is_cancelled() && !permit.cut().is_cancelled());
         let drained = hold.drained();
         tokio::pin!(drained);
         assert!(futures_now(drained.as_mut()).await.is_none());
         hold.cut();
-        assert!(permit.cut.is_cancelled());
+        assert!(permit.cut().is_cancelled());
         drop(permit);
         drained.await;
+    }
+
+    #[tokio::test]
+    async fn what_was_cut_does_not_count_for_the_next_period() {
+        let hold = hold(8, 8);
+        hold.turn(Flow::Serve(Epoch(1)));
+        let Entry::Go(Way::Serve(_stalled)) = hold.enter(false) else { panic!("serves") };
+        hold.turn(Flow::Hold);
+        hold.cut();
+        hold.turn(Flow::Serve(Epoch(3)));
+        hold.turn(Flow::Hold);
+        hold.drained().await;
     }
 
     async fn futures_now<F: Future + Unpin>(future: F) -> Option<F::Output> {
@@ -363,9 +380,9 @@ mod tests {
         hold.turn(Flow::Serve(Epoch(1)));
         let Entry::Go(Way::Serve(permit)) = hold.enter(false) else { panic!("serves") };
         hold.turn(Flow::Serve(Epoch(1)));
-        assert!(!permit.tunnels.is_cancelled());
+        assert!(!permit.tunnels().is_cancelled());
         hold.turn(Flow::Closed);
-        assert!(permit.tunnels.is_cancelled());
+        assert!(permit.tunnels().is_cancelled());
         assert_eq!(refused(hold.enter(true)), Refused::Stopping);
     }
 }

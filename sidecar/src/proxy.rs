@@ -28,11 +28,15 @@ use answer::{guarded, outcome_unknown, plain, refusal};
 const PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a probe is told instead of the worker's answer.
+const HELD: &str = "held by its sidecar";
+
 /// One client's request.
 struct Exchange {
     parts: Parts,
     body: body::Request,
     forwarded: bool,
+    probe: bool,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
@@ -61,7 +65,7 @@ impl Sidecar {
         let upgrade = headers::wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
         headers::clean_request(&mut parts.headers, upgrade.is_some());
-        let request = Exchange { parts, body: body::Request::new(incoming), forwarded, upgrade };
+        let request = Exchange { parts, body: body::Request::new(incoming), forwarded, probe, upgrade };
         if probe && let Some(answer) = self.probe() {
             return Ok(answer);
         }
@@ -86,7 +90,7 @@ impl Sidecar {
             let message = "the worker does not take the role that it is given";
             return Some(answer::error(StatusCode::SERVICE_UNAVAILABLE, "stuck", message));
         }
-        Some(plain(StatusCode::OK, "held by its sidecar"))
+        Some(plain(StatusCode::OK, HELD))
     }
 
     async fn pass(&self, mut request: Exchange) -> Response<Body> {
@@ -95,6 +99,8 @@ impl Sidecar {
         loop {
             let way = match self.hold.enter(request.forwarded) {
                 Entry::Go(way) => way,
+                // The flow was turned just now; a probe never waits.
+                Entry::Wait(_) if request.probe => return plain(StatusCode::OK, HELD),
                 Entry::Wait(ticket) => self.wait(ticket, &request.body, deadline).await,
             };
             let sent = match way {
@@ -144,12 +150,12 @@ impl Sidecar {
     async fn to_worker(&self, request: &mut Exchange, permit: Permit) -> Sent {
         let mut headers = request.parts.headers.clone();
         headers::for_worker(&mut headers, &self.config.name, permit.epoch);
-        let (cut, tunnels) = (permit.cut.clone(), permit.tunnels.clone());
+        let tunnels = permit.tunnels().clone();
         let sent = tokio::select! {
+            biased;
+            // First: what is relayed, and what is not, is decided before the worker is suspended.
+            () = permit.cut().cancelled() => Sent::Unknown,
             sent = self.send(request, headers, self.config.worker_listen, tunnels) => sent,
-            // Counted as in flight until here: what is relayed, and what is not, is decided before the worker is
-            // suspended.
-            () = cut.cancelled() => Sent::Unknown,
         };
         match sent {
             Sent::Answered(answer) => Sent::Answered(guarded(answer, permit)),

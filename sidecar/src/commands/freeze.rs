@@ -95,7 +95,6 @@ impl Sidecar {
         if tokio::time::timeout(drain, self.hold.drained()).await.is_err() {
             tracing::warn!(epoch = %command.epoch, "requests still in flight after the drain are cut");
             self.hold.cut();
-            self.hold.drained().await;
         }
         let contract = !matches!(self.live().worker, Seen::Plain);
         let time = Duration::from_millis(command.state_query_timeout_milliseconds);

@@ -29,7 +29,7 @@ pub(super) fn guarded(answer: Response<Body>, permit: Permit) -> Response<Body> 
         return answer;
     }
     answer.map(|inner| {
-        let cut = Box::pin(permit.cut.clone().cancelled_owned());
+        let cut = Box::pin(permit.cut().clone().cancelled_owned());
         Guarded { inner, cut, permit: Some(permit) }.boxed_unsync()
     })
 }

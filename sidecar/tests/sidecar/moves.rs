@@ -1,13 +1,11 @@
 //! Whole moves between two sidecars, driven as the operator drives them, under clients that never stop.
 
-mod support;
-
 use processhub_protocol::fence::Role;
 use processhub_protocol::wire::WorkerState;
 
-use support::Pod;
-use support::load::{Load, Route, nothing_lost};
-use support::operator::Operator;
+use crate::support::Pod;
+use crate::support::load::{Load, Route, nothing_lost};
+use crate::support::operator::Operator;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_moves_under_load_and_nothing_is_lost() {
@@ -27,7 +25,6 @@ async fn a_process_moves_under_load_and_nothing_is_lost() {
         assert!(report.blackout_microseconds.is_some_and(|blackout| blackout > 0));
         let blackout = report.blackout_microseconds;
         operator.until(&target, "the blackout", |report| report.blackout_microseconds == blackout).await;
-        println!("blackout {} µs", blackout.unwrap());
         route.turn(&target);
         pods.push(target);
     }

@@ -1,13 +1,12 @@
 //! Real sidecars in front of real workers, each on a runtime of its own so that it can be killed at any moment, and the
 //! few calls of an operator.
-#![allow(dead_code, reason = "each test file uses its part of it")]
 
 pub mod load;
 pub mod operator;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
@@ -31,16 +30,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A pod: its disk, and whichever of sidecar and worker runs. Everything ends when it is dropped.
 pub struct Pod {
     pub config: Config,
-    pub disk: TempDir,
-    sidecar: Option<Runtime>,
-    worker: Option<Runtime>,
+    _disk: TempDir,
+    sidecar: Mutex<Option<Runtime>>,
+    worker: Mutex<Option<Runtime>>,
 }
 
 /// A pod's address and the address of its loopback: nobody else's, in this and other test processes.
 fn addresses() -> (IpAddr, IpAddr) {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(number < 128, "one test process has no more addresses");
+    assert!(number < 255, "one test process has no more addresses");
     let process = std::process::id();
     let (high, middle) = ((process >> 7) as u8, ((process & 127) << 1) as u8);
     let pod = [127, 64 | (high & 63), middle, number as u8];
@@ -71,18 +70,18 @@ impl Pod {
             hook_bound: PATIENCE,
             credentials: Credentials::from_hex(KEY).unwrap(),
         };
-        Self { config, disk, sidecar: None, worker: None }
+        Self { config, _disk: disk, sidecar: Mutex::default(), worker: Mutex::default() }
     }
 
     /// A pod in which sidecar and counter run.
     pub fn running(name: &str, born: u64) -> Self {
-        let mut pod = Self::new(name, born);
+        let pod = Self::new(name, born);
         pod.start_sidecar();
         pod.start_counter(|_| {});
         pod
     }
 
-    pub fn start_sidecar(&mut self) {
+    pub fn start_sidecar(&self) {
         let runtime = runtime();
         let config = self.config.clone();
         let (started, start) = std::sync::mpsc::channel();
@@ -94,15 +93,15 @@ impl Pod {
             std::future::pending::<()>().await;
         });
         start.recv().unwrap().unwrap();
-        self.sidecar = Some(runtime);
+        *self.sidecar.lock().unwrap() = Some(runtime);
     }
 
     /// As SIGKILL: whatever it was doing is left as it is.
-    pub fn kill_sidecar(&mut self) {
-        kill(self.sidecar.take());
+    pub fn kill_sidecar(&self) {
+        kill(self.sidecar.lock().unwrap().take());
     }
 
-    pub fn start_counter(&mut self, change: impl FnOnce(&mut counter::Config)) {
+    pub fn start_counter(&self, change: impl FnOnce(&mut counter::Config)) {
         let at = processhub_sdk::Config {
             namespace: "default".into(),
             hub: "counters".into(),
@@ -120,14 +119,14 @@ impl Pod {
     }
 
     /// Any worker.
-    pub fn start_worker(&mut self, worker: impl Future<Output = ()> + Send + 'static) {
+    pub fn start_worker(&self, worker: impl Future<Output = ()> + Send + 'static) {
         let runtime = runtime();
         runtime.spawn(worker);
-        self.worker = Some(runtime);
+        *self.worker.lock().unwrap() = Some(runtime);
     }
 
-    pub fn kill_worker(&mut self) {
-        kill(self.worker.take());
+    pub fn kill_worker(&self) {
+        kill(self.worker.lock().unwrap().take());
     }
 
     pub fn addressee(&self) -> Addressee {
@@ -145,8 +144,8 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        kill(self.sidecar.take());
-        kill(self.worker.take());
+        kill(self.sidecar.lock().unwrap().take());
+        kill(self.worker.lock().unwrap().take());
     }
 }
 

@@ -132,10 +132,21 @@ impl Operator {
         state: Option<StateId>,
         source: Option<&Pod>,
     ) -> Answer {
+        self.activate_with(pod, epoch, state, source, self.grant(pod).await).await
+    }
+
+    pub async fn activate_with(
+        &self,
+        pod: &Pod,
+        epoch: u64,
+        state: Option<StateId>,
+        source: Option<&Pod>,
+        grant: Grant,
+    ) -> Answer {
         let command = Activate {
             to: pod.addressee(),
             epoch: Epoch(epoch),
-            grant: self.grant(pod).await,
+            grant,
             start: StartInfo { initial: state.is_none() && source.is_none(), ..StartInfo::default() },
             state,
             source: source.map(Pod::peer),
@@ -144,7 +155,11 @@ impl Operator {
     }
 
     pub async fn thaw(&self, pod: &Pod, epoch: u64) -> Answer {
-        let command = Thaw { to: pod.addressee(), epoch: Epoch(epoch), grant: self.grant(pod).await };
+        self.thaw_with(pod, epoch, self.grant(pod).await).await
+    }
+
+    pub async fn thaw_with(&self, pod: &Pod, epoch: u64, grant: Grant) -> Answer {
+        let command = Thaw { to: pod.addressee(), epoch: Epoch(epoch), grant };
         self.command(pod, path::THAW, &command).await
     }
 

@@ -1,0 +1,9 @@
+//! Real sidecars in front of real workers, driven as the operator drives them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod contract;
+mod control;
+mod moves;
+mod restarts;
+mod support;
+mod traffic;
