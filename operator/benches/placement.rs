@@ -14,7 +14,7 @@ fn main() {
     let processes: Vec<String> = (0..PROCESSES).map(|i| format!("cart-{i}")).collect();
     let nodes: Vec<String> = (0..=NODES).map(|i| format!("node-{i:04}.example.internal")).collect();
     let slots = |count: usize| -> Vec<Slot<'_>> {
-        nodes[..count].iter().map(|name| Slot { name, fixed: 0, room: u32::MAX }).collect()
+        nodes[..count].iter().map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX }).collect()
     };
     let free = |at: &[Option<usize>]| -> Vec<Free<'_>> {
         processes.iter().zip(at).map(|(name, at)| Free { name, at: *at, ..Free::default() }).collect()

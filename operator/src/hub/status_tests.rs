@@ -2,14 +2,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use processhub_crds::HubProcess;
-use processhub_protocol::handover::Waiting;
-use processhub_protocol::id::Epoch;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::assignments::{FailedMove, HubKey, OwnerState, ProcessFacts, ProcessKey};
+use crate::assignments::{FailedMove, OwnerState, ProcessFacts};
 use crate::hub::observe::Seen;
-use crate::plan::{self, Inputs, Node, Process, plan};
+use crate::plan::{Inputs, fixture, plan};
 
 /// A hub with its processes, and what its status says.
 struct Scene {
@@ -27,32 +25,7 @@ fn scene(replicas: u32) -> Scene {
                   "template": { "spec": { "containers": [{ "name": "worker", "image": "cart:1" }] } } },
     }))
     .unwrap();
-    let wanted = plan::Hub {
-        name: "cart".into(),
-        accepted: true,
-        paused: false,
-        deleting: false,
-        replicas,
-        listed: BTreeMap::new(),
-        node_selector: Default::default(),
-        tolerations: Vec::new(),
-        distribution: hub.spec.distribution.strategy,
-        migration: hub.spec.migration.strategy,
-        handover: processhub_protocol::handover::Handover::IfCapable,
-        max_concurrent: 1,
-        max_concurrent_per_node: 1,
-        debounce: 500,
-    };
-    let fit = Node { ready: true, ..Node::default() };
-    let nodes = ["n1", "n2"].map(|name| (name.to_owned(), fit.clone())).into();
-    let inputs = Inputs {
-        now: Timestamp::UNIX_EPOCH,
-        hub: wanted,
-        nodes,
-        processes: BTreeMap::new(),
-        taken: BTreeMap::new(),
-        memory: plan::Memory::default(),
-    };
+    let inputs = fixture::inputs(replicas, &["n1", "n2"]);
     Scene { hub, objects: BTreeMap::new(), inputs, refused: None }
 }
 
@@ -65,23 +38,7 @@ impl Scene {
         }))
         .unwrap();
         self.objects.insert(name.to_owned(), Arc::new(object));
-        let facts = ProcessFacts {
-            key: ProcessKey { uid: name.into(), namespace: "shop".into(), name: name.into() },
-            hub: HubKey { namespace: "shop".into(), name: "cart".into() },
-            epoch: Epoch(1),
-            pin: None,
-            wish: None,
-            paused: false,
-            node: Some(node.into()),
-            owner: OwnerState::Serving,
-            moving: None,
-            capable: Some(true),
-            waiting: Waiting::Nothing,
-            failed: None,
-        };
-        let process = Process { managed: true, facts: Some(facts), ..Process::default() };
-        self.inputs.processes.insert(name.to_owned(), process);
-        self.inputs.processes.get_mut(name).unwrap().facts.as_mut().unwrap()
+        self.inputs.serving(name, node)
     }
 
     fn serving(&mut self, name: &str, node: &str) -> &mut ProcessFacts {

@@ -1,26 +1,5 @@
-use processhub_crds::{DistributionStrategy, MigrationStrategy};
-use processhub_protocol::handover::Handover;
-
 use super::*;
-
-fn hub(replicas: u32, listed: &[&str]) -> Hub {
-    Hub {
-        name: "cart".into(),
-        accepted: true,
-        paused: false,
-        deleting: false,
-        replicas,
-        listed: listed.iter().map(|name| ((*name).to_owned(), Child::default())).collect(),
-        node_selector: Default::default(),
-        tolerations: Vec::new(),
-        distribution: DistributionStrategy::ConsistentHashing,
-        migration: MigrationStrategy::HotSwap,
-        handover: Handover::IfCapable,
-        max_concurrent: 32,
-        max_concurrent_per_node: 8,
-        debounce: 500,
-    }
-}
+use crate::plan::fixture::hub;
 
 fn there(names: &[&str], managed: bool) -> BTreeMap<String, Process> {
     names.iter().map(|name| ((*name).to_owned(), Process { managed, ..Process::default() })).collect()

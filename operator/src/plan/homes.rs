@@ -59,7 +59,7 @@ pub fn homes(
     let doomed: BTreeSet<&String> = doomed.iter().collect();
     let names: Vec<&str> = targets.iter().map(String::as_str).collect();
     let index: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (*name, i)).collect();
-    let mut fixed = vec![0_u32; names.len()];
+    let mut settled = vec![(0_u32, 0_u32); names.len()];
     let mut result = Homes::default();
     let mut free = Vec::new();
     for (name, process) in &inputs.processes {
@@ -69,10 +69,11 @@ pub fn homes(
         let seen = Seen { inputs, fitness, index: &index, process };
         match seen.settle(&inputs.hub, name, &mut result.refused) {
             Settled::Home(home) => {
-                if let Home::At { node, by: Authority::Pin } = &home
+                if let Home::At { node, by } = &home
                     && let Some(slot) = index.get(node.as_str())
                 {
-                    fixed[*slot] += 1;
+                    let (fixed, wished) = &mut settled[*slot];
+                    *(if *by == Authority::Wish { wished } else { fixed }) += 1;
                 }
                 result.of.insert(name.clone(), home);
             }
@@ -81,8 +82,8 @@ pub fn homes(
     }
     let slots: Vec<Slot<'_>> = names
         .iter()
-        .zip(fixed)
-        .map(|(name, fixed)| Slot { name, fixed, room: room(inputs.nodes.get(*name)) })
+        .zip(settled)
+        .map(|(name, (fixed, wished))| Slot { name, fixed, wished, room: room(inputs.nodes.get(*name)) })
         .collect();
     for (process, slot) in free.iter().zip(place(&slots, &free)) {
         let home = match slot {
@@ -161,6 +162,13 @@ impl Seen<'_> {
         let target = slot(under_way.map(|moving| moving.to.as_str()));
         if staying && target.is_none() {
             return Settled::Home(Home::Stays);
+        }
+        // It has to have another incarnation, and one is on its way to where it may be: nothing is better than that.
+        if self.must_leave()
+            && let Some(moving) = under_way
+            && target.is_some()
+        {
+            return Settled::Home(Home::At { node: moving.to.clone(), by: Authority::Distribution });
         }
         // Sent there by a person, and nothing has changed since.
         if self.process.settled_by_wish

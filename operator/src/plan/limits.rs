@@ -77,8 +77,8 @@ impl<'a> Limits<'a> {
     }
 
     /// Counts a move that is under way. First starts and recoveries have no limits and count against none; a committed
-    /// move no longer burdens its nodes.
-    pub fn count(&mut self, name: &'a str, moving: &'a Moving) {
+    /// move no longer burdens its nodes. `presses`: the process has to leave by now, whatever the move began for.
+    pub fn count(&mut self, name: &'a str, moving: &'a Moving, presses: bool) {
         match moving.kind {
             Kind::Start | Kind::Recover => return,
             Kind::HotSwap | Kind::ColdSwap => {}
@@ -87,7 +87,9 @@ impl<'a> Limits<'a> {
         let (from, to) = (moving.from.as_deref(), moving.to.as_str());
         let use_ = match moving.phase {
             MovingPhase::Committed => return,
-            MovingPhase::Prepared if moving.trigger == MigrationTrigger::Rebalance => Some(Use::Balance),
+            MovingPhase::Prepared if moving.trigger == MigrationTrigger::Rebalance && !presses => {
+                Some(Use::Balance)
+            }
             MovingPhase::Prepared | MovingPhase::Frozen => None,
             MovingPhase::Aborted => Some(Use::Ending),
         };

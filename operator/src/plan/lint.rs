@@ -162,3 +162,7 @@ fn children(inputs: &Inputs, plan: &Plan, defects: &mut Vec<Defect>) {
     let there = |name: &&String| inputs.processes.contains_key(*name) || inputs.taken.contains_key(*name);
     defects.extend(plan.children.create.keys().filter(there).map(|name| Defect::CreatedTwice(name.clone())));
 }
+
+#[cfg(test)]
+#[path = "lint_tests.rs"]
+mod tests;

@@ -7,6 +7,8 @@
 mod backoff;
 mod children;
 mod debounce;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod homes;
 mod inputs;
 mod limits;

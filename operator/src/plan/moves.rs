@@ -94,7 +94,8 @@ pub fn moves(
     for (name, process) in &inputs.processes {
         let Some(facts) = &process.facts else { continue };
         if let Some(moving) = &facts.moving {
-            limits.count(name, moving);
+            let presses = matches!(facts.owner, OwnerState::Leaving { .. } | OwnerState::Dead);
+            limits.count(name, moving, presses);
         }
         let assignment = if process.deleting || inputs.hub.deleting {
             Assignment::default()

@@ -1,1 +1,237 @@
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use processhub_crds::vocabulary::MoveReason;
+use processhub_protocol::id::Epoch;
 
+use super::*;
+use crate::assignments::FailedMove;
+use crate::plan::fixture::{inputs, moving};
+use crate::plan::{Plan, plan};
+
+fn assignment(plan: &Plan, name: &str) -> Assignment {
+    plan.assignments.get(name).cloned().unwrap()
+}
+
+fn held(plan: &Plan, name: &str) -> ProcessReason {
+    assignment(plan, name).held.unwrap().reason
+}
+
+fn go_of(plan: &Plan, name: &str) -> Option<(String, MigrationTrigger)> {
+    assignment(plan, name).go.map(|go| (go.node, go.trigger))
+}
+
+/// Two processes on n1 and none on n2: one of them has to go.
+fn unbalanced() -> Inputs {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    inputs.serving("cart-0", "n1");
+    inputs.serving("cart-1", "n1");
+    inputs
+}
+
+/// The one that the distribution sends to n2.
+fn mover(inputs: &Inputs) -> String {
+    let plan = plan(inputs).0;
+    let mover = plan.assignments.iter().find(|(_, assignment)| assignment.go.is_some());
+    mover.map(|(name, _)| name.clone()).unwrap()
+}
+
+#[test]
+fn a_permission_carries_the_epoch_and_the_kind_of_the_hub() {
+    let mut inputs = unbalanced();
+    let mover = mover(&inputs);
+    inputs.hub.migration = MigrationStrategy::ColdSwap;
+    let go = assignment(&plan(&inputs).0, &mover).go.unwrap();
+    assert_eq!((go.epoch, go.kind, go.trigger), (Epoch(7), Kind::ColdSwap, MigrationTrigger::Rebalance));
+}
+
+#[test]
+fn a_process_that_was_not_observed_is_left_alone() {
+    let mut inputs = unbalanced();
+    let mover = mover(&inputs);
+    let process = inputs.processes.get_mut(&mover).unwrap();
+    (process.facts, process.node) = (None, Some("n1".into()));
+    assert!(!plan(&inputs).0.assignments.contains_key(&mover));
+}
+
+#[test]
+fn pauses_of_hub_and_process_hold_back_what_need_not_move() {
+    let mut inputs = unbalanced();
+    let mover = mover(&inputs);
+    inputs.facts(&mover).paused = true;
+    assert_eq!(held(&plan(&inputs).0, &mover), ProcessReason::Paused);
+    inputs.facts(&mover).paused = false;
+    inputs.hub.paused = true;
+    assert_eq!(held(&plan(&inputs).0, &mover), ProcessReason::Paused);
+    inputs.facts(&mover).owner = OwnerState::Leaving { until: Timestamp::UNIX_EPOCH };
+    let (_, trigger) = go_of(&plan(&inputs).0, &mover).unwrap();
+    assert_eq!(trigger, MigrationTrigger::PodDeleted);
+}
+
+#[test]
+fn who_is_killed_first_goes_first() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    let until = |seconds| OwnerState::Leaving { until: Timestamp::from_second(seconds).unwrap() };
+    inputs.serving("cart-0", "n1").owner = until(60);
+    inputs.serving("cart-1", "n1").owner = until(30);
+    inputs.nodes.get_mut("n1").unwrap().unschedulable = true;
+    let plan = plan(&inputs).0;
+    assert_eq!(go_of(&plan, "cart-1"), Some(("n2".into(), MigrationTrigger::Drain)));
+    assert_eq!(held(&plan, "cart-0"), ProcessReason::Deferred);
+}
+
+#[test]
+fn an_owner_that_cannot_be_reached_takes_no_place_from_others() {
+    let mut inputs = unbalanced();
+    let mover = mover(&inputs);
+    inputs.facts(&mover).owner = OwnerState::Unreachable;
+    assert_eq!(assignment(&plan(&inputs).0, &mover).go, None);
+}
+
+#[test]
+fn who_was_permitted_and_does_not_begin_takes_no_place_from_others() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    for name in ["cart-0", "cart-1"] {
+        inputs.serving(name, "n1").wish = Some("n2".into());
+    }
+    assert_eq!(held(&plan(&inputs).0, "cart-1"), ProcessReason::Deferred);
+    inputs.facts("cart-0").waiting = Waiting::OldPodGone;
+    let plan = plan(&inputs).0;
+    assert!(go_of(&plan, "cart-0").is_some(), "it may begin as soon as it can");
+    assert!(go_of(&plan, "cart-1").is_some());
+}
+
+#[test]
+fn a_worker_that_cannot_hand_over_where_it_must_takes_no_place_from_others() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    inputs.hub.handover = Handover::Required;
+    for name in ["cart-0", "cart-1"] {
+        inputs.serving(name, "n1").wish = Some("n2".into());
+    }
+    inputs.facts("cart-0").capable = Some(false);
+    assert!(go_of(&plan(&inputs).0, "cart-1").is_some());
+}
+
+#[test]
+fn first_starts_and_recoveries_wait_for_no_limit() {
+    let mut inputs = inputs(4, &["n1"]);
+    inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n1", MovingPhase::Frozen));
+    for (name, owner) in
+        [("cart-1", OwnerState::None), ("cart-2", OwnerState::None), ("cart-3", OwnerState::Dead)]
+    {
+        inputs.serving(name, "n1").owner = owner;
+    }
+    let plan = plan(&inputs).0;
+    let triggers: Vec<_> =
+        (1..4).filter_map(|i| go_of(&plan, &format!("cart-{i}"))).map(|(_, it)| it).collect();
+    assert_eq!(triggers, [MigrationTrigger::Start, MigrationTrigger::Start, MigrationTrigger::Recovery]);
+}
+
+#[test]
+fn a_committed_move_counts_for_the_hub_and_no_longer_for_its_nodes() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (2, 1);
+    inputs.serving("cart-0", "n2").moving = Some(moving("n1", "n2", MovingPhase::Committed));
+    inputs.serving("cart-1", "n1").wish = Some("n2".into());
+    assert!(go_of(&plan(&inputs).0, "cart-1").is_some());
+    inputs.hub.max_concurrent = 1;
+    assert_eq!(held(&plan(&inputs).0, "cart-1"), ProcessReason::Deferred);
+}
+
+#[test]
+fn a_move_is_withdrawn_when_its_target_becomes_unfit_unless_it_is_frozen() {
+    let mut inputs = inputs(1, &["n1", "n2"]);
+    inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n2", MovingPhase::Prepared));
+    assert_eq!(assignment(&plan(&inputs).0, "cart-0").give_up, None, "it is as good there as here");
+    inputs.nodes.get_mut("n2").unwrap().unschedulable = true;
+    assert_eq!(assignment(&plan(&inputs).0, "cart-0").give_up, Some(AbortReason::Withdrawn));
+    inputs.facts("cart-0").moving = Some(moving("n1", "n2", MovingPhase::Frozen));
+    assert_eq!(assignment(&plan(&inputs).0, "cart-0").give_up, None);
+}
+
+#[test]
+fn a_newer_wish_replaces_the_move_that_is_under_way() {
+    let mut inputs = inputs(1, &["n1", "n2", "n3"]);
+    inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n2", MovingPhase::Prepared));
+    inputs.facts("cart-0").wish = Some("n3".into());
+    let plan = plan(&inputs).0;
+    let Assignment { go, give_up, held: _ } = assignment(&plan, "cart-0");
+    assert_eq!((go, give_up), (None, Some(AbortReason::Withdrawn)));
+}
+
+#[test]
+fn a_target_that_died_after_the_commit_is_recovered_elsewhere() {
+    let mut inputs = inputs(1, &["n1", "n3"]);
+    inputs.serving("cart-0", "n2").moving = Some(moving("n1", "n2", MovingPhase::Committed));
+    inputs.facts("cart-0").owner = OwnerState::Dead;
+    let (_, trigger) = go_of(&plan(&inputs).0, "cart-0").unwrap();
+    assert_eq!(trigger, MigrationTrigger::NodeLost);
+}
+
+#[test]
+fn a_failed_move_waits_and_says_until_when_and_a_person_may_try_something_else() {
+    let mut inputs = inputs(1, &["n1", "n2", "n3"]);
+    inputs.serving("cart-0", "n1").wish = Some("n2".into());
+    let failed =
+        |reason| FailedMove { to: "n2".into(), reason: Some(reason), at: Timestamp::UNIX_EPOCH, times: 2 };
+    inputs.facts("cart-0").failed = Some(failed(MoveReason::TargetNotReady));
+    let first = plan(&inputs).0;
+    assert_eq!(held(&first, "cart-0"), ProcessReason::MoveAborted);
+    let message = assignment(&first, "cart-0").held.unwrap().message;
+    assert!(
+        message.contains("TargetNotReady (try 2)") && message.contains("1970-01-01T00:00:10Z"),
+        "{message}"
+    );
+    assert_eq!(first.wake, Some(10_000));
+    inputs.now += SignedDuration::from_secs(10);
+    assert!(go_of(&plan(&inputs).0, "cart-0").is_some());
+
+    inputs.now = Timestamp::UNIX_EPOCH;
+    inputs.facts("cart-0").wish = Some("n3".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n3".into(), MigrationTrigger::Wish)));
+    inputs.facts("cart-0").wish = Some("n2".into());
+    inputs.facts("cart-0").failed = Some(failed(MoveReason::Cancelled));
+    assert!(go_of(&plan(&inputs).0, "cart-0").is_some(), "wished again after a cancellation");
+}
+
+#[test]
+fn a_pin_and_a_wish_against_it_are_sorted_out() {
+    let mut inputs = inputs(1, &["n1", "n2", "n3"]);
+    inputs.serving("cart-0", "n1").wish = Some("n3".into());
+    inputs.processes.get_mut("cart-0").unwrap().child.pin = Some("n2".into());
+    let plan = plan(&inputs).0;
+    assert_eq!(held(&plan, "cart-0"), ProcessReason::NotAMember);
+    assert_eq!(go_of(&plan, "cart-0"), Some(("n2".into(), MigrationTrigger::Pinned)));
+}
+
+#[test]
+fn a_process_that_is_to_be_deleted_is_not_moved_any_more() {
+    let mut inputs = unbalanced();
+    inputs.hub.replicas = 1;
+    let plan = plan(&inputs).0;
+    assert_eq!(plan.children.delete, ["cart-1"]);
+    assert_eq!(assignment(&plan, "cart-1"), Assignment::default());
+}
+
+#[test]
+fn a_hub_that_is_being_deleted_begins_nothing() {
+    let mut inputs = unbalanced();
+    inputs.hub.deleting = true;
+    assert!(plan(&inputs).0.is_empty());
+}
+
+#[test]
+fn urgent_moves_make_way_for_themselves_and_not_at_their_own_expense() {
+    let mut inputs = inputs(3, &["n1", "n2", "n3"]);
+    let until = Timestamp::from_second(60).unwrap();
+    inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n3", MovingPhase::Prepared));
+    inputs.serving("cart-1", "n2").owner = OwnerState::Leaving { until };
+    inputs.serving("cart-2", "n3");
+    let withdrawn = plan(&inputs).0;
+    assert_eq!(assignment(&withdrawn, "cart-0").give_up, Some(AbortReason::Withdrawn));
+    // A move for the balance whose source has to go by now is as urgent as any.
+    inputs.facts("cart-0").owner = OwnerState::Leaving { until };
+    assert_eq!(assignment(&plan(&inputs).0, "cart-0").give_up, None);
+    // One that ends anyway is waited for.
+    inputs.facts("cart-0").owner = OwnerState::Serving;
+    inputs.facts("cart-0").moving = Some(moving("n1", "n3", MovingPhase::Aborted));
+    assert_eq!(plan(&inputs).1.moves.withdrawn, Vec::<String>::new());
+}

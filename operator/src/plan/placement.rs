@@ -19,7 +19,10 @@ pub struct Slot<'a> {
     pub name: &'a str,
     /// How many processes are there, or will be, that are not free to go elsewhere (pins). They count as load.
     pub fixed: u32,
-    /// How many processes it can hold, the fixed ones included.
+    /// How many processes are there because a person sent them there. They count as load, but nobody else is moved away
+    /// for them, nor taken from others in their place.
+    pub wished: u32,
+    /// How many processes it can hold, all included.
     pub room: u32,
 }
 
@@ -43,9 +46,17 @@ pub fn score(process: &str, node: &str) -> u64 {
     mix(xxh3_64(process.as_bytes()), xxh3_64(node.as_bytes()))
 }
 
-/// The finalizer of splitmix64 over both hashes; one of them is multiplied, so that equal names do not cancel out.
 fn mix(process: u64, node: u64) -> u64 {
-    let mut z = process ^ node.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    finish(process ^ spread(node))
+}
+
+/// One of both hashes is multiplied, so that equal names do not cancel out.
+fn spread(node: u64) -> u64 {
+    node.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The finalizer of splitmix64.
+fn finish(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -59,16 +70,18 @@ pub fn place(slots: &[Slot<'_>], free: &[Free<'_>]) -> Vec<Option<usize>> {
     for slot in placed.iter().flatten() {
         loads[*slot] += 1;
     }
-    let shares = shares(slots, &loads, free.len());
-    let mut missing: Vec<u32> =
-        shares.iter().zip(&loads).map(|(share, load)| share.saturating_sub(*load)).collect();
+    let wished: usize = slots.iter().map(|slot| slot.wished as usize).sum();
+    let shares = shares(slots, &loads, free.len() + wished);
+    let mut missing: Vec<u32> = (0..slots.len())
+        .map(|i| shares[i].saturating_sub(slots[i].wished).saturating_sub(loads[i]))
+        .collect();
 
     release_surplus(slots, free, &shares, &loads, &mut missing, &mut placed);
     fill(slots, free, &mut missing, &mut placed);
     placed
 }
 
-/// How many free processes each slot should have: the level, in whole numbers, at which all loads are as even as the
+/// How many free and wished processes each slot should have: the level, in whole numbers, at which all loads are as even as the
 /// fixed ones and the room allow. The remainder stays where most processes are, so that the fewest move.
 fn shares(slots: &[Slot<'_>], loads: &[u32], free: usize) -> Vec<u32> {
     let at_level = |level: u32| {
@@ -153,23 +166,29 @@ fn release_surplus(
 
 /// Gives every process without a slot the one that it scores highest on, of those that miss one.
 fn fill(slots: &[Slot<'_>], free: &[Free<'_>], missing: &mut [u32], placed: &mut [Option<usize>]) {
-    let nodes: Vec<u64> = slots.iter().map(|slot| xxh3_64(slot.name.as_bytes())).collect();
-    let mut open: Vec<usize> = (0..slots.len()).filter(|slot| missing[*slot] > 0).collect();
+    let mut open: Vec<(u64, usize)> = (0..slots.len())
+        .filter(|slot| missing[*slot] > 0)
+        .map(|slot| (spread(xxh3_64(slots[slot].name.as_bytes())), slot))
+        .collect();
     let mut refused = Vec::new();
     for process in 0..placed.len() {
         if placed[process].is_some() {
             continue;
         }
         let hash = xxh3_64(free[process].name.as_bytes());
-        let best = open
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| free[process].avoid != Some(**slot))
-            .max_by_key(|(_, slot)| (mix(hash, nodes[**slot]), Reverse(**slot)));
-        let Some((position, &slot)) = best else {
+        let avoid = free[process].avoid;
+        let mut best: Option<(u64, usize)> = None;
+        for (position, (node, slot)) in open.iter().enumerate() {
+            let score = finish(hash ^ node);
+            if best.is_none_or(|(highest, _)| score > highest) && avoid != Some(*slot) {
+                best = Some((score, position));
+            }
+        }
+        let Some((_, position)) = best else {
             refused.push(process);
             continue;
         };
+        let slot = open[position].1;
         placed[process] = Some(slot);
         missing[slot] -= 1;
         if missing[slot] == 0 {
@@ -193,7 +212,7 @@ fn overflow(
     if picky.is_empty() {
         return;
     }
-    let mut loads: Vec<u32> = slots.iter().map(|slot| slot.fixed).collect();
+    let mut loads: Vec<u32> = slots.iter().map(|slot| slot.fixed + slot.wished).collect();
     for slot in placed.iter().flatten() {
         loads[*slot] += 1;
     }

@@ -72,7 +72,7 @@ proptest! {
     fn everybody_has_a_fair_place_and_as_few_move_as_that_takes(case in case()) {
         let (nodes, processes) = (names("n", case.slots.len()), names("p", case.at.len()));
         let slots: Vec<_> = nodes.iter().zip(&case.slots)
-            .map(|(name, (fixed, room))| Slot { name, fixed: *fixed, room: *room }).collect();
+            .map(|(name, (fixed, room))| Slot { name, fixed: *fixed, wished: 0, room: *room }).collect();
         let free = frees(&processes, &case.at);
         let placed = place(&slots, &free);
 
@@ -99,7 +99,7 @@ proptest! {
         count in 2_usize..40, processes in 0_usize..400, pick in any::<prop::sample::Index>(),
     ) {
         let (nodes, processes) = (names("n", count), names("p", processes));
-        let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, room: u32::MAX }).collect();
+        let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX }).collect();
         let whole = place(&slots, &frees(&processes, &vec![None; processes.len()]));
         let gone = pick.index(count);
 
@@ -123,7 +123,7 @@ proptest! {
 #[test]
 fn a_thousand_nodes_are_balanced_within_two_percent() {
     let (nodes, processes) = (names("n", 100), names("p", 10_000));
-    let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, room: u32::MAX }).collect();
+    let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX }).collect();
     let placed = place(&slots, &frees(&processes, &vec![None; processes.len()]));
     assert!(loads(slots.len(), &placed).iter().all(|load| *load == 100));
 }
@@ -131,7 +131,7 @@ fn a_thousand_nodes_are_balanced_within_two_percent() {
 #[test]
 fn the_remainder_follows_the_names_and_not_the_order_of_the_nodes() {
     let processes = names("p", 6);
-    let slots = ["a", "b", "c"].map(|name| Slot { name, fixed: 0, room: u32::MAX });
+    let slots = ["a", "b", "c"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
     let placed = place(&slots, &frees(&processes, &[None; 6]));
     // Which process is where is decided by the scores alone, until a node has its share.
     let first = placed[0].unwrap();
@@ -141,19 +141,19 @@ fn the_remainder_follows_the_names_and_not_the_order_of_the_nodes() {
 
 #[test]
 fn who_was_refused_by_a_node_goes_elsewhere_even_at_the_cost_of_the_balance() {
-    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, room: u32::MAX });
+    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
     let free = [
         Free { name: "p0", at: Some(0), ..Free::default() },
         Free { name: "p1", at: None, avoid: Some(1), ..Free::default() },
     ];
     assert_eq!(place(&slots, &free), [Some(0), Some(0)]);
-    let alone = [Slot { name: "b", fixed: 0, room: u32::MAX }];
+    let alone = [Slot { name: "b", fixed: 0, wished: 0, room: u32::MAX }];
     assert_eq!(place(&alone, &[Free { name: "p1", at: None, avoid: Some(0), ..Free::default() }]), [Some(0)]);
 }
 
 #[test]
 fn of_a_surplus_another_one_goes_than_the_one_that_was_refused() {
-    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, room: u32::MAX });
+    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
     for refused in 0..4 {
         let processes = names("p", 4);
         let mut free = frees(&processes, &[Some(0), Some(0), Some(0), Some(1)]);
@@ -166,7 +166,7 @@ fn of_a_surplus_another_one_goes_than_the_one_that_was_refused() {
 
 #[test]
 fn a_move_that_has_not_frozen_goes_back_when_its_origin_returns() {
-    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, room: u32::MAX });
+    let slots = ["a", "b"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
     let processes = names("p", 4);
     // All four are on b or on their way to it; two of them have not left a.
     for pair in [[0, 1], [1, 2], [2, 3]] {
@@ -183,8 +183,34 @@ fn a_move_that_has_not_frozen_goes_back_when_its_origin_returns() {
 
 #[test]
 fn without_room_nobody_is_placed() {
-    let slots = [Slot { name: "a", fixed: 1, room: 2 }];
+    let slots = [Slot { name: "a", fixed: 1, wished: 0, room: 2 }];
     let processes = names("p", 3);
     assert_eq!(place(&slots, &frees(&processes, &[None; 3])).iter().flatten().count(), 1);
     assert_eq!(place(&[], &frees(&processes, &[None; 3])), [None; 3]);
+}
+
+#[test]
+fn nobody_is_moved_on_account_of_those_that_a_person_sent_somewhere() {
+    let slots = [("a", 2), ("b", 0)].map(|(name, wished)| Slot { name, fixed: 0, wished, room: u32::MAX });
+    let processes = names("p", 2);
+    let at = [Some(0), Some(0)];
+    assert_eq!(place(&slots, &frees(&processes, &at)), at);
+    // But who is new goes where there is less.
+    let processes = names("p", 4);
+    let placed = place(&slots, &frees(&processes, &[Some(0), Some(0), None, None]));
+    assert_eq!(placed, [Some(0), Some(0), Some(1), Some(1)]);
+}
+
+proptest! {
+    #[test]
+    fn with_wishes_everybody_has_a_place_and_placing_again_changes_nothing(
+        case in case(), wished in proptest::collection::vec(0_u32..5, 9),
+    ) {
+        let (nodes, processes) = (names("n", case.slots.len()), names("p", case.at.len()));
+        let slots: Vec<_> = nodes.iter().zip(&case.slots).zip(wished)
+            .map(|((name, (fixed, _)), wished)| Slot { name, fixed: *fixed, wished, room: u32::MAX }).collect();
+        let placed = place(&slots, &frees(&processes, &case.at));
+        prop_assert!(placed.iter().all(Option::is_some));
+        prop_assert_eq!(place(&slots, &frees(&processes, &placed)), placed);
+    }
 }
