@@ -2,8 +2,8 @@
 //! command that changes it. Pure.
 
 use processhub_crds::conditions::{self, Wanted};
-use processhub_crds::vocabulary::{ProcessCondition, ProcessReason, Status};
-use processhub_crds::{ActiveMigration, HubProcessStatus, MigrationResult};
+use processhub_crds::vocabulary::{LossReason, ProcessCondition, ProcessReason, Status};
+use processhub_crds::{ActiveMigration, HubProcessStatus, MayMiss, MigrationResult};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::{Kind, Phase};
@@ -25,6 +25,7 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
     if waiting == Waiting::Leadership {
         return false;
     }
+    let crashed = note_crash(seen);
     let generation = seen.object.metadata.generation;
     let wanted: Vec<Wanted> =
         [Some(ready(seen, outlook)), Some(progressing(seen, waiting)), capable(seen), durable(seen)]
@@ -33,12 +34,29 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
             .collect();
     let now = seen.now;
     let status = seen.object.status.get_or_insert_default();
-    let mut changed = status.observed_generation != generation;
+    let mut changed = crashed || status.observed_generation != generation;
     status.observed_generation = generation;
     for wanted in wanted {
         changed |= conditions::set(&mut status.conditions, wanted.observed(generation), now);
     }
     changed
+}
+
+/// A worker that crashed took along what it had answered since its newest kept state. Its sidecar knows, and the object
+/// has to say so (rule 10). Says whether that is news.
+fn note_crash(seen: &mut Observation) -> bool {
+    let Some(report) = seen.owner_report().filter(|report| report.worker.can_hand_over != Some(false)) else {
+        return false;
+    };
+    let Some(lost) = report.lost else { return false };
+    let time = conditions::time(seen.now);
+    let missing = MayMiss { from: lost.from, to: None, reason: LossReason::WorkerCrashed, time };
+    let known = &mut seen.object.status.get_or_insert_default().may_miss;
+    if known.as_ref().is_some_and(|known| (known.from, known.reason) == (missing.from, missing.reason)) {
+        return false;
+    }
+    *known = Some(missing);
+    true
 }
 
 fn ready(seen: &Observation, outlook: Outlook) -> Wanted {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use processhub_crds::vocabulary::MoveReason;
 use processhub_protocol::handover::next;
-use processhub_protocol::ledger::{AbortReason, MoveResult, Transition};
+use processhub_protocol::ledger::{AbortReason, Lost, MoveResult, Transition};
 
 use super::*;
 use crate::assignments::{Assignment, Held};
@@ -116,4 +116,24 @@ fn the_commit_is_written_with_the_conditions_that_follow_it() {
     refresh(&mut seen, Waiting::Retention, Outlook::Expected);
     assert_eq!(condition(&seen, ProcessCondition::Ready).0, "True");
     assert_eq!(condition(&seen, ProcessCondition::Progressing).1, "Releasing");
+}
+
+#[test]
+fn what_a_crashed_worker_took_along_is_said_once() {
+    let mut seen = seen(&started(), 1_000);
+    let mut crashed = report("pod-1", 1);
+    crashed.lost = Some(Lost { from: 42 });
+    seen.reports.insert("pod-1".into(), crashed.clone());
+    assert!(refresh(&mut seen, Waiting::Nothing, Outlook::Observed));
+    let missing = seen.object.status.as_ref().unwrap().may_miss.clone().unwrap();
+    assert_eq!((missing.from, missing.reason), (42, LossReason::WorkerCrashed));
+    assert_eq!(condition(&seen, ProcessCondition::StateDurable).1, "StateLost");
+    seen.now = Timestamp::from_second(2_000).unwrap();
+    assert!(!refresh(&mut seen, Waiting::Nothing, Outlook::Observed), "it is the same crash");
+
+    crashed.worker.can_hand_over = Some(false);
+    let mut stateless = crate::process::observation::tests::seen(&started(), 1_000);
+    stateless.reports.insert("pod-1".into(), crashed);
+    refresh(&mut stateless, Waiting::Nothing, Outlook::Observed);
+    assert_eq!(stateless.object.status.unwrap().may_miss, None, "there was nothing to lose");
 }

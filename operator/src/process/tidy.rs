@@ -174,6 +174,13 @@ async fn write_conditions(
         Ok(written) => {
             memory.stale_since = None;
             memory.wrote(&written);
+            let missing =
+                |object: &HubProcess| object.status.as_ref().and_then(|status| status.may_miss.clone());
+            if let Some(news) = missing(&written).filter(|news| missing(&seen.object).as_ref() != Some(news))
+            {
+                let words = format!("changes from {} on may be missing: {}", news.from, news.reason);
+                context.events.warning(written.object_ref(&()), EventReason::StateLost, &words);
+            }
             seen.object = written;
             Ok(pace::RESYNC)
         }
