@@ -175,9 +175,8 @@ fn a_move_that_has_not_frozen_goes_back_when_its_origin_returns() {
             free[process].origin = Some(0);
         }
         let placed = place(&slots, &free);
-        for process in 0..4 {
-            assert_eq!(placed[process], Some(usize::from(!pair.contains(&process))));
-        }
+        let expected: Vec<_> = (0..4).map(|process| Some(usize::from(!pair.contains(&process)))).collect();
+        assert_eq!(placed, expected);
     }
 }
 
