@@ -2,7 +2,10 @@
 
 mod cluster;
 mod demo;
+#[cfg(test)]
+mod docs;
 mod generate;
+mod model;
 mod test;
 
 use std::process::ExitCode;
@@ -25,6 +28,8 @@ enum Command {
     Generate,
     /// The main job: processes move with their state while nodes come and go
     Demo(processhub_e2e::demo::Options),
+    /// The exhaustive exploration of the hand-over protocol
+    Model(model::Arguments),
     /// Every check and every test
     Test(test::Arguments),
 }
@@ -34,6 +39,7 @@ fn main() -> ExitCode {
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Generate => generate::run(),
         Command::Demo(options) => demo::run(options),
+        Command::Model(arguments) => model::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
     match result {
