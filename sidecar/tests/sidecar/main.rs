@@ -4,6 +4,7 @@
 mod contract;
 mod control;
 mod moves;
+mod process;
 mod restarts;
 mod support;
 mod traffic;

@@ -1,0 +1,165 @@
+//! The program itself: its memory, and how it ends.
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use processhub_protocol::fence::Role;
+use processhub_protocol::wire::WorkerState;
+
+use crate::support::load::{audit, increment};
+use crate::support::operator::{Operator, parse};
+use crate::support::{KEY, PATIENCE, Pod};
+
+/// A sidecar as a program; killed when dropped.
+struct Program(Child);
+
+impl Program {
+    fn start(pod: &Pod) -> Self {
+        let config = &pod.config;
+        let child = Command::new(env!("CARGO_BIN_EXE_processhub-sidecar"))
+            .env_clear()
+            .env("RUST_LOG", "warn")
+            .env("PROCESSHUB_NAMESPACE", &config.namespace)
+            .env("PROCESSHUB_HUB", &config.hub)
+            .env("PROCESSHUB_PROCESS", &config.name)
+            .env("PROCESSHUB_PROCESS_UID", &config.process.0)
+            .env("PROCESSHUB_POD_UID", &config.pod.0)
+            .env("PROCESSHUB_POD_IP", config.control.ip().to_string())
+            .env("PROCESSHUB_EPOCH", config.born.to_string())
+            .env("PROCESSHUB_PORT", config.data.port().to_string())
+            .env("PROCESSHUB_CONTROL", config.worker_control.to_string())
+            .env("PROCESSHUB_LISTEN", config.worker_listen.to_string())
+            .env("PROCESSHUB_STATE_DIR", &config.state_dir)
+            .env("PROCESSHUB_RETENTION_MILLISECONDS", config.retention.as_millis().to_string())
+            .env("PROCESSHUB_KEY", KEY)
+            .spawn()
+            .unwrap();
+        let begin = Instant::now();
+        while std::net::TcpStream::connect(config.control).is_err() {
+            assert!(begin.elapsed() < PATIENCE, "it does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(child)
+    }
+
+    /// The most memory that it ever had, in KiB.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn terminate(&self) {
+        Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
+    fn ended(&mut self) -> std::process::ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_does_not_depend_on_the_size_of_the_state() {
+    const STATE: u64 = 64 << 20;
+    let operator = Operator::new();
+    let (source, target) = (Pod::new("a", 1), Pod::new("b", 2));
+    let (from, to) = (Program::start(&source), Program::start(&target));
+    for pod in [&source, &target] {
+        pod.start_counter(|config| config.options.state_size = STATE);
+    }
+    operator.start(&source, 1).await;
+    operator.worker(&target, WorkerState::Standby).await;
+    let idle = (from.peak(), to.peak());
+    operator.hand_over(&source, &target, 2).await;
+    let peak = (from.peak(), to.peak());
+    assert!(peak.0 - idle.0 < 12 << 10, "source: {} KiB idle, {} KiB at most", idle.0, peak.0);
+    assert!(peak.1 - idle.1 < 12 << 10, "target: {} KiB idle, {} KiB at most", idle.1, peak.1);
+    let (_, body) = operator.get(target.config.data, "/ballast", http::HeaderMap::new()).await;
+    let weight: serde_json::Value = parse(&body);
+    assert_eq!((weight["bytes"].as_u64(), weight["intact"].as_bool()), (Some(STATE), Some(true)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarding_pod_that_ends_forwards_for_the_retention() {
+    let operator = Operator::new();
+    let mut source = Pod::new("a", 1);
+    source.config.retention = Duration::from_millis(700);
+    let target = Pod::running("b", 2);
+    let mut program = Program::start(&source);
+    source.start_counter(|_| {});
+    operator.start(&source, 1).await;
+    operator.hand_over(&source, &target, 2).await;
+    operator.until(&source, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
+    source.kill_worker();
+    program.terminate();
+    assert_eq!(increment(&operator, source.config.data, "one", 1).await.0, 200);
+    assert!(program.ended().success());
+    assert_eq!(audit(&operator, &target).await.value, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_ended_answers_what_it_holds() {
+    let operator = Operator::new();
+    let pod = Pod::new("a", 1);
+    let mut program = Program::start(&pod);
+    pod.start_counter(|_| {});
+    operator.start(&pod, 1).await;
+    pod.kill_worker();
+    let at = pod.config.data;
+    let held = tokio::spawn({
+        let operator = operator.clone();
+        async move { increment(&operator, at, "one", 1).await }
+    });
+    operator.until(&pod, "a held request", |report| report.held == 1).await;
+    program.terminate();
+    let (status, body) = held.await.unwrap();
+    assert_eq!((status, parse::<serde_json::Value>(&body)["code"].as_str()), (503, Some("stopping")));
+    assert!(program.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_pod_that_is_ended_waits_until_its_state_is_taken() {
+    let operator = Operator::new();
+    let (source, target) = (Pod::new("a", 1), Pod::running("b", 2));
+    let mut program = Program::start(&source);
+    source.start_counter(|_| {});
+    operator.start(&source, 1).await;
+    increment(&operator, source.config.data, "one", 1).await;
+    operator.worker(&target, WorkerState::Standby).await;
+    let state = operator.seal(&source, 2).await;
+    source.kill_worker();
+    program.terminate();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!program.has_ended());
+    operator.import(&target, &source, 2, &state).await.unwrap();
+    assert!(operator.activate(&target, 2, Some(state), Some(&source)).await.unwrap().serving);
+    assert!(program.ended().success());
+    assert_eq!(audit(&operator, &target).await.value, 1);
+}
+
+#[test]
+fn what_is_missing_in_the_environment_is_named() {
+    let program = Command::new(env!("CARGO_BIN_EXE_processhub-sidecar")).env_clear().output().unwrap();
+    let message = String::from_utf8(program.stderr).unwrap();
+    assert!(!program.status.success() && message.contains("PROCESSHUB_"), "{message}");
+    let program = Command::new(env!("CARGO_BIN_EXE_processhub-sidecar")).arg("nonsense").output().unwrap();
+    assert!(!program.status.success());
+}
