@@ -105,7 +105,7 @@ async fn chapters(site: &Site, options: &Options) -> Result<Summary> {
     site.cordon(&node, false).await?;
 
     sleep(quiet).await;
-    let owner = trial.owner("cart-0").await?.context("an owner of cart-0")?;
+    let owner = trial.owner("cart-0").await?;
     println!("\n4. kubectl delete pod {}", owner.pod);
     site.delete_pod(trial.namespace(), &owner.pod, None).await?;
     trial.owned_by_another_pod("cart-0", &owner.uid).await?;

@@ -3,6 +3,7 @@
 
 pub mod artifacts;
 pub mod demo;
+pub mod journal;
 pub mod load;
 pub mod moves;
 pub mod oracle;

@@ -1,15 +1,7 @@
 //! What moved, as the objects say it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use futures::{StreamExt, TryStreamExt};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
-use processhub_crds::{HubProcess, MigrationKind, MigrationRecord, MigrationResult};
+use processhub_crds::{HubProcess, MigrationKind, MigrationRecord, MigrationResult, MigrationSummary};
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 /// One move that ended.
 #[derive(Clone, Debug, Serialize)]
@@ -34,94 +26,84 @@ pub struct Move {
     /// By the sidecars' clock, in milliseconds.
     pub blackout: Option<u64>,
     /// Wall clock, microseconds since the epoch.
-    pub started: u64,
-    /// Wall clock, microseconds since the epoch.
     pub ended: u64,
 }
 
 impl Move {
-    fn of(process: &str, record: &MigrationRecord) -> Self {
-        let micros = |time: k8s_openapi::jiff::Timestamp| u64::try_from(time.as_microsecond()).unwrap_or(0);
+    /// Every move that an object tells of, oldest first: the last one whole, and those before it in short.
+    #[must_use]
+    pub fn all(name: &str, process: &HubProcess) -> Vec<Self> {
+        let Some(status) = &process.status else { return Vec::new() };
+        let last = status.last_migration.as_ref();
+        let mut moves: Vec<_> = status
+            .history
+            .iter()
+            .rev()
+            .filter(|summary| last.is_none_or(|last| last.epoch != summary.epoch))
+            .map(|summary| Self::short(name, summary))
+            .collect();
+        moves.extend(last.map(|record| Self::whole(name, record)));
+        moves
+    }
+
+    fn whole(process: &str, record: &MigrationRecord) -> Self {
+        Self { bytes: record.bytes, ..Self::short(process, &MigrationSummary::from(record)) }
+    }
+
+    fn short(process: &str, summary: &MigrationSummary) -> Self {
         Self {
             process: process.to_owned(),
-            epoch: record.epoch,
-            kind: record.kind,
-            from: record.source.as_ref().and_then(|source| source.node.clone()),
-            to: record.target.node.clone(),
-            result: record.result,
-            reason: record.reason.map(|reason| reason.to_string()),
-            bytes: record.bytes,
-            blackout: record.blackout_milliseconds,
-            started: micros(record.start_time.0),
-            ended: micros(record.completion_time.0),
+            epoch: summary.epoch,
+            kind: summary.kind,
+            from: summary.from.clone(),
+            to: summary.to.clone(),
+            result: summary.result,
+            reason: summary.reason.map(|reason| reason.to_string()),
+            bytes: None,
+            blackout: summary.blackout_milliseconds,
+            ended: u64::try_from(summary.completion_time.0.as_microsecond()).unwrap_or(0),
         }
     }
 
-    /// Whether it carried a process from one node to another.
+    /// Whether it was to carry a process from one node to another.
     #[must_use]
     pub fn is_swap(&self) -> bool {
         matches!(self.kind, MigrationKind::HotSwap | MigrationKind::ColdSwap)
     }
-}
 
-/// Notes every move of a namespace from now on.
-pub struct MoveLog {
-    moves: Arc<Mutex<Vec<Move>>>,
-    task: JoinHandle<()>,
-}
-
-impl MoveLog {
-    /// Begins. Each move is also sent to `tell`, for those who show progress.
+    /// Whether it did.
     #[must_use]
-    pub fn begin(client: Client, namespace: &str, tell: Option<mpsc::UnboundedSender<Move>>) -> Self {
-        let moves = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&moves);
-        let api: Api<HubProcess> = Api::namespaced(client, namespace);
-        let task = tokio::spawn(async move {
-            let mut seen = BTreeSet::new();
-            let mut stream =
-                watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
-            loop {
-                match stream.try_next().await {
-                    Ok(Some(process)) => note(&process, &mut seen, &sink, tell.as_ref()),
-                    Ok(None) => return,
-                    Err(error) => tracing::debug!(%error, "watch processes"),
-                }
-            }
-        });
-        Self { moves, task }
-    }
-
-    /// Everything noted so far.
-    #[must_use]
-    pub fn so_far(&self) -> Vec<Move> {
-        self.moves.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn succeeded(&self) -> bool {
+        self.result == MigrationResult::Succeeded
     }
 }
 
-impl Drop for MoveLog {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-fn note(
-    process: &HubProcess,
-    seen: &mut BTreeSet<(String, u64)>,
-    moves: &Mutex<Vec<Move>>,
-    tell: Option<&mpsc::UnboundedSender<Move>>,
-) {
-    let Some(record) = process.status.as_ref().and_then(|status| status.last_migration.as_ref()) else {
-        return;
-    };
-    let uid = process.uid().unwrap_or_default();
-    if !seen.insert((uid, record.epoch)) {
-        return;
+    fn record(epoch: u64) -> MigrationRecord {
+        serde_json::from_value(json!({
+            "epoch": epoch, "kind": "HotSwap", "result": "Succeeded", "trigger": "Wish", "withState": true,
+            "source": { "pod": "a-1", "node": "n1", "epoch": 1 }, "bytes": 10,
+            "target": { "pod": "a-2", "node": "n2", "epoch": epoch }, "blackoutMilliseconds": 7,
+            "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:01:00Z",
+        }))
+        .unwrap()
     }
-    let noted = Move::of(&process.name_any(), record);
-    if let Some(tell) = tell {
-        // Nobody shows progress any more.
-        let _ = tell.send(noted.clone());
+
+    #[test]
+    fn a_move_that_no_event_showed_is_read_from_the_history() {
+        let mut process = HubProcess::default();
+        let status = process.status.insert(processhub_crds::HubProcessStatus::default());
+        status.record(record(2));
+        status.record(record(3));
+        let moves = Move::all("a", &process);
+        assert_eq!(
+            moves.iter().map(|moved| (moved.epoch, moved.bytes)).collect::<Vec<_>>(),
+            [(2, None), (3, Some(10))]
+        );
+        assert_eq!(moves[0].blackout, Some(7));
     }
-    moves.lock().unwrap_or_else(PoisonError::into_inner).push(noted);
 }

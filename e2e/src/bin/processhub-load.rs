@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use processhub_e2e::load::{Answers, Load, Operation, Order, Target, Word, fetch};
+use processhub_e2e::load::{Answers, Load, Operation, Order, Target, Word, fetch, send};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -27,10 +27,12 @@ async fn main() -> Result<()> {
     let args = Args::parse();
     let (tell, mut told) = mpsc::unbounded_channel::<Operation>();
     let mut load = Load::new(&args.run, Duration::from_millis(args.pause_milliseconds), tell);
+    let (answered, mut answers) = mpsc::unbounded_channel::<Word>();
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     loop {
         tokio::select! {
             Some(operation) = told.recv() => say(&Word::Operation { operation })?,
+            Some(word) = answers.recv() => say(&word)?,
             line = orders.next_line() => match line? {
                 // The one that gives the orders is gone.
                 None => return Ok(()),
@@ -42,6 +44,14 @@ async fn main() -> Result<()> {
                             say(&Word::Operation { operation })?;
                         }
                         say(&Word::Finished)?;
+                    }
+                    Order::Call { id, call } => {
+                        let answered = answered.clone();
+                        tokio::spawn(async move {
+                            let answer = send(&call).await.map_err(|error| format!("{error:#}"));
+                            // Without a receiver the process is ending.
+                            let _ = answered.send(Word::Called { id, answer });
+                        });
                     }
                     Order::Fetch { id, targets, path } => {
                         let answers = fetch_all(&targets, &path).await;

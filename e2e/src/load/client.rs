@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::history::{Operation, Outcome};
+use super::remote::{Answer, Call};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -134,22 +135,41 @@ impl Client {
 /// # Errors
 /// When there is no answer within ten seconds, or its status is not a success.
 pub async fn fetch(address: SocketAddr, path: &str) -> Result<String> {
-    let exchange = async {
-        let stream = TcpStream::connect(address).await?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = http::Request::get(path)
-            .header(http::header::HOST, address.to_string())
-            .body(Full::new(Bytes::new()))?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        if !status.is_success() {
-            bail!("{status}: {}", String::from_utf8_lossy(&body));
-        }
-        Ok(String::from_utf8(body.to_vec())?)
+    let call = Call {
+        address,
+        method: "GET".into(),
+        path: path.to_owned(),
+        headers: Vec::new(),
+        body: String::new(),
     };
-    timeout(Duration::from_secs(10), exchange).await.context("no answer within 10 s")?
+    let Answer { status, body } =
+        timeout(Duration::from_secs(10), send(&call)).await.context("no answer within 10 s")??;
+    if !(200..300).contains(&status) {
+        bail!("{status}: {body}");
+    }
+    Ok(body)
+}
+
+/// Sends one request on a connection of its own.
+///
+/// # Errors
+/// When there is no connection, or no whole answer.
+pub async fn send(call: &Call) -> Result<Answer> {
+    let stream = TcpStream::connect(call.address).await?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = http::Request::builder()
+        .method(call.method.as_str())
+        .uri(&call.path)
+        .header(http::header::HOST, call.address.to_string())
+        .header(http::header::CONTENT_TYPE, "application/json");
+    for (name, value) in &call.headers {
+        request = request.header(name, value);
+    }
+    let response = sender.send_request(request.body(Full::new(Bytes::from(call.body.clone())))?).await?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn judge(status: http::StatusCode, body: &[u8]) -> Outcome {

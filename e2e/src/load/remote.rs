@@ -4,6 +4,7 @@
 //! standard output ([`Word`]).
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,46 @@ use super::{Operation, Target};
 
 /// What was fetched, by process; an error's text for those that did not answer.
 pub type Answers = HashMap<String, Result<String, String>>;
+
+/// One request of a test, beside the clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// Where to.
+    pub address: SocketAddr,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// Body, sent as JSON.
+    pub body: String,
+}
+
+/// What was answered to a [`Call`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Body as text.
+    pub body: String,
+}
+
+/// A [`Call`] that is under way.
+#[derive(Debug)]
+pub struct Calling(oneshot::Receiver<Result<Answer, String>>);
+
+impl Calling {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When there is none within a minute, or no connection.
+    pub async fn answer(self) -> Result<Answer> {
+        let answer =
+            tokio::time::timeout(Duration::from_secs(60), self.0).await.context("no answer in time")?;
+        answer.context("the clients' process ended")?.map_err(anyhow::Error::msg)
+    }
+}
 
 /// What the clients' process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +80,13 @@ pub enum Order {
         /// Path and query.
         path: String,
     },
+    /// Send this request, and say [`Word::Called`].
+    Call {
+        /// What the answer is recognised by.
+        id: u64,
+        /// The request.
+        call: Call,
+    },
 }
 
 /// What the clients' process says.
@@ -59,6 +107,13 @@ pub enum Word {
         /// By process.
         answers: Answers,
     },
+    /// What was answered to a [`Call`]; an error's text where nothing was.
+    Called {
+        /// The order's.
+        id: u64,
+        /// The answer.
+        answer: Result<Answer, String>,
+    },
 }
 
 #[derive(Default)]
@@ -66,6 +121,7 @@ struct Heard {
     history: Vec<Operation>,
     finished: bool,
     waiting: HashMap<u64, oneshot::Sender<Answers>>,
+    calling: HashMap<u64, oneshot::Sender<Result<Answer, String>>>,
     finish: Option<oneshot::Sender<()>>,
 }
 
@@ -139,6 +195,18 @@ impl RemoteLoad {
             .context("the clients' process ended")
     }
 
+    /// Sends one request from where the clients are, and returns while it is under way.
+    ///
+    /// # Errors
+    /// When the clients' process is gone.
+    pub async fn call(&mut self, call: Call) -> Result<Calling> {
+        self.next += 1;
+        let (tell, told) = oneshot::channel();
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).calling.insert(self.next, tell);
+        self.order(&Order::Call { id: self.next, call }).await?;
+        Ok(Calling(told))
+    }
+
     /// Lets every client finish its request and gives the whole history. The process stays for [`RemoteLoad::fetch`].
     ///
     /// # Errors
@@ -191,6 +259,11 @@ fn hear(heard: &Mutex<Heard>, word: Word) {
         Word::Fetched { id, answers } => {
             if let Some(tell) = heard.waiting.remove(&id) {
                 let _ = tell.send(answers);
+            }
+        }
+        Word::Called { id, answer } => {
+            if let Some(tell) = heard.calling.remove(&id) {
+                let _ = tell.send(answer);
             }
         }
     }

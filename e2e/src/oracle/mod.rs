@@ -3,7 +3,9 @@
 mod account;
 mod gaps;
 mod order;
+mod ownership;
 
 pub use account::{Account, Applied, account};
 pub use gaps::{Percentiles, longest_gaps};
 pub use order::{Disorder, check_order};
+pub use ownership::{PodVersion, ProcessVersion, check_ownership};

@@ -1,15 +1,15 @@
 //! Pods that are asked to go.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::Finding;
 use crate::site::Site;
 use crate::trial::{HubOptions, Trial};
 
 pub(super) async fn a_deleted_owner_is_moved_first(site: &Site) -> Result<Finding> {
-    let options = HubOptions { name: "deleted".into(), replicas: 3, ..HubOptions::default() };
+    let options = HubOptions::of("deleted", 3);
     let trial = Trial::begin(site, "deleted", options, None).await?;
-    let owner = trial.owner("deleted-1").await?.context("an owner")?;
+    let owner = trial.owner("deleted-1").await?;
     site.delete_pod(trial.namespace(), &owner.pod, None).await?;
     trial.owned_by_another_pod("deleted-1", &owner.uid).await?;
     trial.settled().await?;

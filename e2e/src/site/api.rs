@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use processhub_crds::{HubProcess, ProcessHub};
 
 use super::Site;
 use crate::wait::{Seen, until};
+
+/// Label of the namespaces of trials.
+pub const TRIAL: &str = "processhub-e2e/trial";
 
 impl Site {
     /// Names of the nodes, in order.
@@ -87,5 +91,62 @@ impl Site {
         let parameters = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
         pods.delete(pod, &parameters).await?;
         Ok(())
+    }
+
+    /// Leaves the cluster as it was found: no namespace of a trial, every founder schedulable, no other node.
+    ///
+    /// # Errors
+    /// When something cannot be taken away within a minute.
+    pub async fn tidy(&self) -> Result<()> {
+        self.delete_trials().await?;
+        for node in self.nodes().await? {
+            if self.founders.contains(&node) {
+                self.plug(&node, true).await?;
+                self.cordon(&node, false).await?;
+                self.node_ready(&node).await?;
+            } else {
+                // It may have lost its power already.
+                let _ = self.lose(&node).await;
+                let nodes: Api<Node> = Api::all(self.client());
+                nodes.delete(&node, &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_trials(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client());
+        let trials = ListParams::default().labels(TRIAL);
+        for namespace in namespaces.list(&trials).await? {
+            let name = namespace.name_any();
+            let hubs: Api<ProcessHub> = Api::namespaced(self.client(), &name);
+            for hub in hubs.list(&ListParams::default()).await? {
+                gone(hubs.delete(&hub.name_any(), &DeleteParams::default()).await.map(drop))?;
+            }
+            let processes: Api<HubProcess> = Api::namespaced(self.client(), &name);
+            for process in processes.list(&ListParams::default()).await? {
+                gone(processes.delete(&process.name_any(), &DeleteParams::default()).await.map(drop))?;
+            }
+            let pods: Api<Pod> = Api::namespaced(self.client(), &name);
+            until(&format!("the pods of {name} to go"), Duration::from_secs(60), async || {
+                let left = pods.list(&ListParams::default()).await?.items;
+                Ok(if left.is_empty() {
+                    Seen::Yes(())
+                } else {
+                    Seen::NotYet(left.iter().map(ResourceExt::name_any).collect::<Vec<_>>().join(", "))
+                })
+            })
+            .await?;
+            gone(namespaces.delete(&name, &DeleteParams::default()).await.map(drop))?;
+        }
+        Ok(())
+    }
+}
+
+/// That it was gone before is as good.
+fn gone(answer: kube::Result<()>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => Ok(answer?),
     }
 }

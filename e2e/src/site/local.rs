@@ -5,11 +5,19 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use processhub_local_cluster::{LocalCluster, Options};
+use processhub_local_cluster::{LocalCluster, Options, default_dir};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::spawn_blocking;
 
 use super::SYSTEM;
+use super::audit::{Mark, Write, read_log};
+use super::crew::Recipe;
 use crate::artifacts::{Binaries, OPERATOR_IMAGE, SIDECAR_IMAGE};
+
+/// Names the cluster, so that several can run beside each other. Lower-case letters and digits.
+const NAME: &str = "PROCESSHUB_CLUSTER_NAME";
+/// Where the API server is for programs on the cluster's network.
+const INSIDE: &str = "https://10.96.0.1:443";
 
 /// A local cluster; its calls block, so each has a thread of its own.
 pub(super) struct Local(Arc<LocalCluster>);
@@ -20,7 +28,11 @@ impl Local {
         spawn_blocking(move || {
             let images = binaries.images()?;
             println!("starting Kubernetes with {nodes} nodes");
-            let cluster = LocalCluster::up(Options { nodes, images, install: true, ..Options::default() })?;
+            let mut options = Options { nodes, images, install: true, ..Options::default() };
+            if let Ok(name) = std::env::var(NAME) {
+                options = Options { dir: default_dir(&name), name, ..options };
+            }
+            let cluster = LocalCluster::up(options)?;
             install(&cluster, binaries.root())?;
             Ok(Self(Arc::new(cluster)))
         })
@@ -31,35 +43,66 @@ impl Local {
         self.0.kubeconfig()
     }
 
+    pub(super) fn logs(&self) -> PathBuf {
+        self.0.logs()
+    }
+
     pub(super) fn client_command(&self, program: &Path) -> Command {
         self.0.client_command(program)
     }
 
+    /// How an operator of this checkout is run beside the cluster, on its network, with the administrator's rights.
+    pub(super) fn recipe(&self, binaries: &Binaries) -> Result<Recipe> {
+        let text = std::fs::read_to_string(self.kubeconfig()).context("read the kubeconfig")?;
+        let mut config: serde_json::Value = serde_json::from_str(&text).context("the kubeconfig")?;
+        config["clusters"][0]["cluster"]["server"] = INSIDE.into();
+        let path = self.0.logs().join("inside.kubeconfig");
+        std::fs::write(&path, config.to_string()).with_context(|| format!("write {}", path.display()))?;
+        let (cluster, program) = (Arc::downgrade(&self.0), binaries.path("processhub-operator"));
+        Ok(Box::new(move |name| {
+            // Without a cluster there is nothing to operate; the program says so and ends.
+            let mut command = cluster
+                .upgrade()
+                .map_or_else(|| Command::new(&program), |cluster| cluster.client_command(&program));
+            let port = 19_715 + u16::from(name.ends_with('1'));
+            command.args(super::operator_arguments(port)).env("KUBECONFIG", &path);
+            command
+        }))
+    }
+
     pub(super) async fn join(&self) -> Result<String> {
-        let cluster = Arc::clone(&self.0);
-        Ok(spawn_blocking(move || cluster.join(None)).await??)
+        self.blocking(|cluster| cluster.join(None)).await
     }
 
     pub(super) async fn lose(&self, node: &str) -> Result<()> {
-        let (cluster, node) = (Arc::clone(&self.0), node.to_owned());
-        Ok(spawn_blocking(move || cluster.leave(&node)).await??)
+        let node = node.to_owned();
+        self.blocking(move |cluster| cluster.leave(&node)).await
     }
 
-    /// Sends a signal to the main process of the operator's container in the pod of that name. The machine sees the
-    /// processes of all nodes; the pod's name stands in its environment.
-    pub(super) async fn signal_container(&self, pod: &str, signal: &str) -> Result<()> {
-        let (wanted, signal) = (format!("POD_NAME={pod}"), signal.to_owned());
-        spawn_blocking(move || {
-            let pids = processes_with_environment(&wanted)?;
-            if pids.is_empty() {
-                bail!("no process has {wanted}");
-            }
-            for pid in pids {
-                Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status()?;
-            }
-            Ok(())
-        })
-        .await?
+    pub(super) async fn plug(&self, node: &str, plugged: bool) -> Result<()> {
+        let node = node.to_owned();
+        self.blocking(move |cluster| if plugged { cluster.heal(&node) } else { cluster.cut(&node) }).await
+    }
+
+    pub(super) async fn serve_api(&self, up: bool) -> Result<()> {
+        self.blocking(move |cluster| if up { cluster.start_apiserver() } else { cluster.stop_apiserver() })
+            .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LocalCluster) -> processhub_local_cluster::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let cluster = Arc::clone(&self.0);
+        Ok(spawn_blocking(move || work(&cluster)).await??)
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark(std::fs::metadata(self.0.audit_log()).map_or(0, |file| file.len()))
+    }
+
+    pub(super) fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
+        read_log(&self.0.audit_log(), mark)
     }
 
     pub(super) async fn stop(self) -> Result<()> {
@@ -88,21 +131,28 @@ fn install(cluster: &LocalCluster, root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn processes_with_environment(wanted: &str) -> Result<Vec<u32>> {
-    let mut found = Vec::new();
+/// Sends a signal to every process of a container, known by its id of the container runtime: the machine sees the
+/// processes of all nodes, and the id stands in their control groups.
+pub(super) fn signal_container(id: &str, signal: Signal) -> Result<()> {
+    let mut signalled = 0;
     for entry in std::fs::read_dir("/proc")? {
         let path = entry?.path();
         let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
         else {
             continue;
         };
-        // A process that ended meanwhile has no environment any more.
-        let Ok(environment) = std::fs::read(path.join("environ")) else {
-            continue;
-        };
-        if environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()) {
-            found.push(pid);
+        // A process that ended meanwhile has no group any more.
+        let Ok(group) = std::fs::read_to_string(path.join("cgroup")) else { continue };
+        if let Some(pid) = Pid::from_raw(pid).filter(|_| group.contains(id)) {
+            match kill_process(pid, signal) {
+                Ok(()) => signalled += 1,
+                Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error).context(format!("signal a process of container {id}")),
+            }
         }
     }
-    Ok(found)
+    if signalled == 0 {
+        bail!("container {id} has no process");
+    }
+    Ok(())
 }

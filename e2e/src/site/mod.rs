@@ -1,23 +1,39 @@
 //! A cluster with the system installed, and what can be done to it.
 
 mod api;
+mod audit;
+mod crew;
+mod embedded;
 mod local;
 mod operator;
 
+pub use api::TRIAL;
+pub use audit::{Mark, Write};
 pub use operator::OperatorPod;
+pub use rustix::process::Signal;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use kube::Client;
+use http::HeaderValue;
+use http::header;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::DeleteParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 
 use crate::artifacts::Binaries;
+use crew::Crew;
+use embedded::Embedded;
 use local::Local;
 
 /// Namespace of the operators.
 pub const SYSTEM: &str = "processhub-system";
+/// How the test is known in audit logs.
+const USER_AGENT: &str = "processhub-e2e";
 
 /// Which kind of cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,10 +48,14 @@ pub enum SiteKind {
 pub struct Site {
     client: Client,
     binaries: Binaries,
+    crew: Mutex<Option<Arc<Crew>>>,
     ground: Ground,
+    /// Nodes that it was started with.
+    founders: BTreeSet<String>,
 }
 
 enum Ground {
+    Embedded(Embedded),
     Local(Local),
 }
 
@@ -46,15 +66,36 @@ impl Site {
     /// When the cluster or the operator does not come up.
     pub async fn start(kind: SiteKind, nodes: u8) -> Result<Self> {
         let binaries = tokio::task::spawn_blocking(Binaries::build).await??;
-        match kind {
-            SiteKind::Embedded => anyhow::bail!("the embedded cluster is not there yet"),
+        let (ground, kubeconfig) = match kind {
+            SiteKind::Embedded => {
+                let embedded = Embedded::start(&binaries, nodes).await?;
+                let kubeconfig = embedded.kubeconfig();
+                (Ground::Embedded(embedded), kubeconfig)
+            }
             SiteKind::Local => {
                 let local = Local::start(&binaries, nodes).await?;
-                let client = client(&local.kubeconfig()).await?;
-                let site = Self { client, binaries, ground: Ground::Local(local) };
-                site.ready().await?;
-                Ok(site)
+                let kubeconfig = local.kubeconfig();
+                (Ground::Local(local), kubeconfig)
             }
+        };
+        let client = client(&kubeconfig).await?;
+        let mut site = Self { client, binaries, crew: Mutex::default(), ground, founders: BTreeSet::new() };
+        if let Ground::Embedded(embedded) = &site.ground {
+            embedded::install(&site.client).await?;
+            let crew = Crew::start(&operator::NAMES, embedded.recipe(&site.binaries)?, &embedded.logs());
+            site.set_crew(Some(Arc::new(crew)));
+        }
+        site.ready().await?;
+        site.founders = site.nodes().await?.into_iter().collect();
+        Ok(site)
+    }
+
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> SiteKind {
+        match &self.ground {
+            Ground::Embedded(_) => SiteKind::Embedded,
+            Ground::Local(_) => SiteKind::Local,
         }
     }
 
@@ -68,7 +109,17 @@ impl Site {
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
         match &self.ground {
+            Ground::Embedded(embedded) => embedded.kubeconfig(),
             Ground::Local(local) => local.kubeconfig(),
+        }
+    }
+
+    /// Where the logs are; they outlive the site.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        match &self.ground {
+            Ground::Embedded(embedded) => embedded.logs(),
+            Ground::Local(local) => local.logs(),
         }
     }
 
@@ -83,6 +134,7 @@ impl Site {
     pub fn load_command(&self) -> Command {
         let program = self.binaries.path("processhub-load");
         match &self.ground {
+            Ground::Embedded(_) => Command::new(program),
             Ground::Local(local) => local.client_command(&program),
         }
     }
@@ -93,6 +145,7 @@ impl Site {
     /// When it does not come up.
     pub async fn join(&self) -> Result<String> {
         let node = match &self.ground {
+            Ground::Embedded(embedded) => embedded.join().await?,
             Ground::Local(local) => local.join().await?,
         };
         self.node_ready(&node).await?;
@@ -105,7 +158,31 @@ impl Site {
     /// When it cannot be ended.
     pub async fn lose(&self, node: &str) -> Result<()> {
         match &self.ground {
+            Ground::Embedded(embedded) => embedded.lose(node).await,
             Ground::Local(local) => local.lose(node).await,
+        }
+    }
+
+    /// Pulls a node's network cable, or puts it back. It runs on and reaches nobody; on the embedded cluster its
+    /// kubelet alone reaches nobody.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub async fn plug(&self, node: &str, plugged: bool) -> Result<()> {
+        match &self.ground {
+            Ground::Embedded(embedded) => embedded.plug(node, plugged).await,
+            Ground::Local(local) => local.plug(node, plugged).await,
+        }
+    }
+
+    /// Ends the API server, or starts it again with all its objects. Nodes and pods go on.
+    ///
+    /// # Errors
+    /// When it cannot be ended or does not come up.
+    pub async fn serve_api(&self, up: bool) -> Result<()> {
+        match &self.ground {
+            Ground::Embedded(embedded) => embedded.serve_api(up).await,
+            Ground::Local(local) => local.serve_api(up).await,
         }
     }
 
@@ -116,18 +193,51 @@ impl Site {
     pub async fn remove(&self, node: &str) -> Result<()> {
         self.drain(node).await?;
         self.lose(node).await?;
-        let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(self.client());
-        nodes.delete(node, &kube::api::DeleteParams::default()).await?;
+        let nodes: Api<Node> = Api::all(self.client());
+        nodes.delete(node, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Kills one operator's process as `kill -9` does; it comes back by itself.
+    /// Sends a signal to every process of a container of a pod.
     ///
     /// # Errors
-    /// When there is no such process.
-    pub async fn kill_operator(&self, operator: &OperatorPod) -> Result<()> {
+    /// When it does not run.
+    pub async fn signal(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
         match &self.ground {
-            Ground::Local(local) => local.signal_container(operator.name(), "KILL").await,
+            Ground::Embedded(embedded) => embedded.signal(namespace, pod, container, signal).await,
+            Ground::Local(_) => {
+                let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+                let status = pods.get(pod).await?.status.unwrap_or_default();
+                let statuses = [status.init_container_statuses, status.container_statuses];
+                let id = statuses
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .find(|status| status.name == container)
+                    .and_then(|status| status.container_id)
+                    .with_context(|| format!("{container} of {pod} does not run"))?;
+                let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+                tokio::task::spawn_blocking(move || local::signal_container(&id, signal)).await?
+            }
+        }
+    }
+
+    /// A place in the record of writes.
+    pub async fn mark(&self) -> Mark {
+        match &self.ground {
+            Ground::Embedded(embedded) => embedded.mark().await,
+            Ground::Local(local) => local.mark(),
+        }
+    }
+
+    /// The accepted writes since then, in order.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub async fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
+        match &self.ground {
+            Ground::Embedded(embedded) => Ok(embedded.writes_since(mark).await),
+            Ground::Local(local) => local.writes_since(mark),
         }
     }
 
@@ -136,10 +246,30 @@ impl Site {
     /// # Errors
     /// When something of it stays behind.
     pub async fn stop(self) -> Result<()> {
+        drop(self.crew);
         match self.ground {
+            Ground::Embedded(embedded) => embedded.stop().await,
             Ground::Local(local) => local.stop().await,
         }
     }
+
+    fn crew(&self) -> Option<Arc<Crew>> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_crew(&self, crew: Option<Arc<Crew>>) {
+        *self.crew.lock().unwrap_or_else(PoisonError::into_inner) = crew;
+    }
+}
+
+/// The arguments of an operator that runs as a child process.
+fn operator_arguments(metrics_port: u16) -> Vec<String> {
+    vec![
+        "run".to_owned(),
+        format!("--sidecar-image={}", crate::artifacts::SIDECAR_IMAGE),
+        format!("--lease-namespace={SYSTEM}"),
+        format!("--metrics-address=127.0.0.1:{metrics_port}"),
+    ]
 }
 
 async fn client(kubeconfig: &Path) -> Result<Client> {
@@ -147,5 +277,6 @@ async fn client(kubeconfig: &Path) -> Result<Client> {
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // A test wants to see every refusal.
     config.default_retry = false;
+    config.headers.push((header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
     Ok(Client::try_from(config)?)
 }

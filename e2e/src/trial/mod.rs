@@ -1,0 +1,354 @@
+//! One hub under load, from its creation to the verdict.
+
+mod hub;
+mod look;
+mod sidecar;
+mod verdict;
+
+pub use hub::HubOptions;
+pub use look::condition;
+pub use verdict::Verdict;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use processhub_crds::HubProcess;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::journal::Journal;
+use crate::load::{Answer, Call, Calling, RemoteLoad, Target};
+use crate::moves::Move;
+use crate::oracle::Applied;
+use crate::site::{Site, TRIAL};
+use crate::wait::{Seen, until};
+use hub::PORT;
+use verdict::Evidence;
+
+/// A hub under load.
+pub struct Trial<'a> {
+    site: &'a Site,
+    namespace: String,
+    options: HubOptions,
+    load: RemoteLoad,
+    journal: Journal,
+    targets: BTreeMap<String, Target>,
+    /// Processes that were created by hand.
+    dynamic: usize,
+    began: u64,
+}
+
+impl<'a> Trial<'a> {
+    /// Creates namespace and hub, waits until every process serves, and lets the clients begin.
+    ///
+    /// # Errors
+    /// When the hub is refused, or is not ready in time.
+    pub async fn begin(
+        site: &'a Site,
+        namespace: &str,
+        options: HubOptions,
+        tell: Option<mpsc::UnboundedSender<Move>>,
+    ) -> Result<Self> {
+        let mut trial = Self::create(site, namespace, options, tell).await?;
+        trial.settled().await?;
+        trial.follow().await?;
+        trial.began = now();
+        Ok(trial)
+    }
+
+    /// [`Trial::begin`] without waiting, and without clients until [`Trial::follow`].
+    ///
+    /// # Errors
+    /// When the hub is refused.
+    pub async fn create(
+        site: &'a Site,
+        namespace: &str,
+        options: HubOptions,
+        tell: Option<mpsc::UnboundedSender<Move>>,
+    ) -> Result<Self> {
+        create_namespace(site, namespace).await?;
+        let journal = Journal::begin(&site.client(), namespace, tell);
+        let mut command = site.load_command();
+        command.args(["--run", &options.name, "--pause-milliseconds", &options.pause().to_string()]);
+        let load = RemoteLoad::start(command)?;
+        let trial = Self {
+            site,
+            namespace: namespace.to_owned(),
+            options,
+            load,
+            journal,
+            targets: BTreeMap::new(),
+            dynamic: 0,
+            began: now(),
+        };
+        trial.create_hub(&trial.options).await?;
+        Ok(trial)
+    }
+
+    /// Creates a hub in the trial's namespace.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn create_hub(&self, options: &HubOptions) -> Result<()> {
+        let hub = serde_json::from_value(hub::hub(options)).context("the trial's hub")?;
+        self.hubs().create(&PostParams::default(), &hub).await.context("create the hub")?;
+        Ok(())
+    }
+
+    /// Creates a process of the hub, as a person does.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn start_child(&mut self, name: &str) -> Result<()> {
+        let process: HubProcess = serde_json::from_value(json!({
+            "apiVersion": "processhub.io/v1alpha1", "kind": "HubProcess",
+            "metadata": {"name": name}, "spec": {"hubName": self.options.name},
+        }))?;
+        self.processes().create(&PostParams::default(), &process).await?;
+        self.dynamic += 1;
+        Ok(())
+    }
+
+    /// Deletes a process that [`Trial::start_child`] created, and its clients' place in the balance: nobody holds what
+    /// they counted.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn stop_child(&mut self, name: &str) -> Result<()> {
+        self.processes().delete(name, &kube::api::DeleteParams::default()).await?;
+        self.dynamic -= 1;
+        Ok(())
+    }
+
+    /// The site.
+    #[must_use]
+    pub fn site(&self) -> &'a Site {
+        self.site
+    }
+
+    /// Namespace of the hub.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The clients.
+    #[must_use]
+    pub fn load(&self) -> &RemoteLoad {
+        &self.load
+    }
+
+    /// Moves that ended so far.
+    #[must_use]
+    pub fn moves(&self) -> Vec<Move> {
+        self.journal.moves()
+    }
+
+    /// Swaps that ended so far.
+    #[must_use]
+    pub fn swaps(&self) -> Vec<Move> {
+        self.moves().into_iter().filter(Move::is_swap).collect()
+    }
+
+    /// Changes `spec` of the hub by a merge patch.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn change(&self, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.hubs().patch(&self.options.name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Writes an annotation on a process, as a person does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn wish(&self, process: &str, annotation: &str, value: &str) -> Result<()> {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.processes().patch(process, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Asks for the process to be moved to that node.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn wish_for(&self, process: &str, node: &str) -> Result<()> {
+        self.wish(process, "processhub.io/move-to", node).await
+    }
+
+    /// Asks for the process to be moved to another node, which it names.
+    ///
+    /// # Errors
+    /// When there is no other node, or the API server refuses.
+    pub async fn wish_away(&self, process: &str) -> Result<String> {
+        let to = self.another_node(process).await?;
+        self.wish_for(process, &to).await?;
+        Ok(to)
+    }
+
+    /// Waits until the clients have this many more outcomes.
+    ///
+    /// # Errors
+    /// When that is not so within two minutes.
+    pub async fn under_load(&self, operations: usize) -> Result<()> {
+        let wanted = self.load.operations() + operations;
+        until("clients to go on", Duration::from_secs(120), async || {
+            let so_far = self.load.operations();
+            Ok(if so_far >= wanted { Seen::Yes(()) } else { Seen::NotYet(format!("{so_far} of {wanted}")) })
+        })
+        .await
+    }
+
+    /// Lets clients begin for every process that has none yet, as far as the options say.
+    ///
+    /// # Errors
+    /// When a process has no address.
+    pub async fn follow(&mut self) -> Result<()> {
+        let mut new = Vec::new();
+        let mut processes: Vec<_> = self.list().await?.iter().map(ResourceExt::name_any).collect();
+        processes.sort_by_key(|name| (name.len(), name.clone()));
+        for name in processes {
+            let full = self.targets.len() >= usize::try_from(self.options.driven).unwrap_or(usize::MAX);
+            if full || self.targets.contains_key(&name) {
+                continue;
+            }
+            let target = Target { process: name.clone(), address: self.address(&name).await? };
+            self.targets.insert(name, target.clone());
+            new.push(target);
+        }
+        self.load.add(new).await
+    }
+
+    /// The stable address of a process.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub async fn address(&self, process: &str) -> Result<SocketAddr> {
+        let services: Api<Service> = Api::namespaced(self.site.client(), &self.namespace);
+        let service = services.get(process).await.with_context(|| format!("the Service of {process}"))?;
+        let address =
+            service.spec.and_then(|spec| spec.cluster_ip).context("a Service without an address")?;
+        Ok(SocketAddr::new(address.parse()?, PORT))
+    }
+
+    /// Sends one request, from where the clients are.
+    ///
+    /// # Errors
+    /// When the clients' process is gone.
+    pub async fn call(&mut self, call: Call) -> Result<Calling> {
+        self.load.call(call).await
+    }
+
+    /// Sends a request to a process at its stable address.
+    ///
+    /// # Errors
+    /// When it has no address, or the clients' process is gone.
+    pub async fn ask(&mut self, process: &str, method: &str, path: &str, body: &str) -> Result<Calling> {
+        let call = Call {
+            address: self.address(process).await?,
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: body.to_owned(),
+        };
+        self.call(call).await
+    }
+
+    /// Switches the faults of a process's present worker.
+    ///
+    /// # Errors
+    /// When it does not take them.
+    pub async fn set_faults(&mut self, process: &str, faults: &str) -> Result<()> {
+        let Answer { status, body } = self.ask(process, "PUT", "/faults", faults).await?.answer().await?;
+        ensure!(status == 204, "faults of {process}: {status} {body}");
+        Ok(())
+    }
+
+    /// Ends the load, asks every process what it holds, and judges.
+    ///
+    /// # Errors
+    /// When the clients' process is gone. A process that does not answer counts as holding nothing.
+    pub async fn finish(self) -> Result<Verdict> {
+        self.finish_excusing(&[]).await
+    }
+
+    /// [`Trial::finish`], where state of these processes was lost by force.
+    ///
+    /// # Errors
+    /// As of [`Trial::finish`].
+    pub async fn finish_excusing(mut self, excused: &[&str]) -> Result<Verdict> {
+        let history = self.load.finish().await?;
+        let ended = now();
+        let targets: Vec<_> = self.targets.values().cloned().collect();
+        let answers = self.load.fetch(targets.clone(), "/audit").await?;
+        let mut applied = HashMap::new();
+        for (process, answer) in answers {
+            match answer {
+                Ok(text) => {
+                    applied.insert(process, read_audit(&text)?);
+                }
+                Err(error) => eprintln!("{process} says nothing of what it holds: {error}"),
+            }
+        }
+        let ballast = self.load.fetch(targets, "/ballast").await?;
+        let torn = ballast
+            .into_iter()
+            .filter(|(_, answer)| !is_whole(answer, self.options.state_size))
+            .map(|(process, _)| process)
+            .collect();
+        let evidence = Evidence {
+            history: &history,
+            applied: &applied,
+            moves: self.journal.moves(),
+            torn,
+            usurpers: self.journal.check_ownership(),
+            excused,
+            span: (self.began, ended),
+        };
+        let verdict = evidence.judge();
+        self.load.stop().await?;
+        Ok(verdict)
+    }
+}
+
+async fn create_namespace(site: &Site, name: &str) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(site.client());
+    let namespace = serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": {"pod-security.kubernetes.io/enforce": "restricted", TRIAL: "true"},
+        },
+    }))?;
+    match namespaces.create(&PostParams::default(), &namespace).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the example worker answers to `GET /audit`.
+fn read_audit(text: &str) -> Result<Applied> {
+    let audit: counter::Audit = serde_json::from_str(text).context("an audit that cannot be read")?;
+    Ok(Applied { clients: audit.clients, duplicates: audit.duplicates })
+}
+
+/// Whether the ballast arrived with the length that it was made with and its own digest.
+fn is_whole(answer: &Result<String, String>, size: u64) -> bool {
+    let Ok(text) = answer else { return false };
+    serde_json::from_str::<counter::Weight>(text).is_ok_and(|ballast| ballast.intact && ballast.bytes == size)
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
