@@ -6,6 +6,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use processhub_crds::conditions::bounded;
 use processhub_crds::vocabulary::EventReason;
 use tokio::sync::mpsc;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::call;
 
@@ -45,12 +46,14 @@ impl Events {
         self.tell(EventType::Warning, about, reason, note);
     }
 
+    // Events that are equal but for their notes are counted as one, with the first note. What they say is in the
+    // notes, so that each note is an action of its own.
     fn tell(&self, type_: EventType, about: ObjectReference, reason: EventReason, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_string(),
             note: Some(bounded(note, MAX_NOTE).to_owned()),
-            action: reason.to_string(),
+            action: format!("{reason}-{:016x}", xxh3_64(note.as_bytes())),
             secondary: None,
         };
         if self.0.try_send((event, about)).is_err() {

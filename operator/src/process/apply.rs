@@ -12,7 +12,7 @@ use processhub_crds::vocabulary::label;
 use processhub_crds::{HubProcess, MigrationTrigger};
 use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid, StateId};
-use processhub_protocol::ledger::{Kind, PodRef, Transition};
+use processhub_protocol::ledger::{Kind, MoveResult, PodRef, Transition};
 use processhub_protocol::wire::{
     Activate, Addressee, CONTROL_PORT, Freeze, Grant, Import, ImportReason, Peer, Report, StartInfo, Thaw,
 };
@@ -136,6 +136,9 @@ async fn write(
     point: Point,
     transition: &Transition,
 ) -> Result<(), CallError> {
+    if matches!(transition, Transition::End { result: MoveResult::Succeeded }) {
+        measure(context, seen).await;
+    }
     let around = circumstances(seen, transition);
     let next = record::write(&seen.status(), transition, &around)
         .ok_or_else(|| missing("write", "a ledger that this transition applies to"))?;
@@ -152,6 +155,21 @@ async fn write(
     tracing::info!(transition = point.as_str(), epoch = seen.ledger.epoch.0, "wrote the ledger");
     tell::transition(context, seen, transition, ended.as_ref());
     Ok(())
+}
+
+/// Asks the target once more before the move is forgotten, where it has not said yet how long the blackout was: it
+/// learns that from the source, after its own answer to the activation.
+async fn measure(context: &Context, seen: &mut Observation) {
+    let Some(uid) = seen.target_uid().cloned() else { return };
+    let known = seen.reports.get(&uid).is_some_and(|report| report.blackout_microseconds.is_some());
+    let carried = seen.ledger.migration.as_ref().is_some_and(|migration| migration.source.is_some());
+    if known || !carried {
+        return;
+    }
+    let Ok(to) = address(context, seen, &uid).await else { return };
+    if let Ok(report) = context.sidecars.report(&to, observe::REPORT_PATIENCE).await {
+        observe::take_in(seen, &uid, report);
+    }
 }
 
 /// What will be waited for once the transition is written: so that its conditions need no write of their own.

@@ -28,7 +28,7 @@ use crate::context::Context;
 use crate::sidecar_client::{Address, SidecarError};
 
 /// How long a sidecar may take to say how it is. It answers from memory.
-const REPORT_PATIENCE: Duration = Duration::from_millis(1000);
+pub(crate) const REPORT_PATIENCE: Duration = Duration::from_millis(1000);
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const NODE_LEASES: &str = "kube-node-lease";
 

@@ -21,6 +21,9 @@ pub(crate) fn transition(
     match transition {
         Transition::Prepare { .. } => {
             let Some(now) = status.and_then(|status| status.migration.as_ref()) else { return };
+            if now.kind == MigrationKind::Start {
+                return;
+            }
             let words = format!("{} begins: {}", now.kind, way(now));
             context.events.normal(about, EventReason::MigrationStarted, &words);
         }
