@@ -164,7 +164,7 @@ impl Record {
         self.judge_addressee(&command.to)?;
         if let Role::Delivered { epoch, state } = &self.role
             && *epoch == command.epoch
-            && (*state == command.state || !enforced(Rule::FreshEpoch))
+            && *state == command.state
         {
             return Ok(Verdict::InEffect);
         }

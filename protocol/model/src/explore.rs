@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Config, Edge, Model};
 use crate::promise::{self, Promise};
 use crate::state::State;
+use crate::step::Step;
 
 /// What an exploration found.
 #[derive(Clone, Debug)]
@@ -186,9 +187,44 @@ fn refutation(model: &mut Model, explored: &Explored, at: u32, promise: Promise)
         trace.push(edge.step.words(model));
         state = edge.state;
     }
+    if promise == Promise::Ends {
+        let (example, last) = dead_end(model, &state);
+        trace.extend(example.iter().map(|step| format!("for example: {}", step.words(model))));
+        state = last;
+    }
     trace.push(format!("then: {}", crate::words::state_of_all(model, &state)));
     trace.push(format!("BROKEN: {}", promise.words()));
     Refutation { promise, trace }
+}
+
+/// The way from a stuck state to where the fewest things can still happen, among the nearest few thousand states.
+fn dead_end(model: &mut Model, from: &State) -> (Vec<Step>, State) {
+    let mut reached = vec![(0, None, from.clone())];
+    let mut known = HashMap::from([(fingerprint(from), ())]);
+    let mut edges = Vec::new();
+    let (mut best, mut fewest) = (0, usize::MAX);
+    let mut at = 0;
+    while at < reached.len() && reached.len() < 4096 {
+        let state = reached[at].2.clone();
+        model.successors(&state, &mut edges);
+        if edges.len() < fewest {
+            (best, fewest) = (at, edges.len());
+        }
+        for edge in edges.drain(..) {
+            if known.insert(fingerprint(&edge.state), ()).is_none() {
+                reached.push((at, Some(edge.step), edge.state));
+            }
+        }
+        at += 1;
+    }
+    let last = reached[best].2.clone();
+    let mut steps = Vec::new();
+    while let (before, Some(step), _) = &reached[best] {
+        steps.push(*step);
+        best = *before;
+    }
+    steps.reverse();
+    (steps, last)
 }
 
 /// 128 bits of two independently mixed lanes: with ten million states the odds of a collision are below 10^-24.

@@ -15,12 +15,13 @@ pub struct Interner<T> {
     values: Vec<Rc<T>>,
 }
 
-impl<T: Eq + Hash> Interner<T> {
-    /// An empty table.
-    pub fn new() -> Self {
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
         Self { ids: HashMap::new(), values: Vec::new() }
     }
+}
 
+impl<T: Eq + Hash> Interner<T> {
     /// The number of `value`.
     ///
     /// # Panics
@@ -41,10 +42,5 @@ impl<T: Eq + Hash> Interner<T> {
     /// The value with number `id`.
     pub fn get(&self, id: Id) -> &Rc<T> {
         &self.values[usize::from(id)]
-    }
-
-    /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.values.len()
     }
 }

@@ -74,10 +74,10 @@ impl Model {
     pub fn new(config: Config) -> Self {
         Self {
             config,
-            ledgers: Interner::new(),
-            records: Interner::new(),
-            messages: Interner::new(),
-            effects: Interner::new(),
+            ledgers: Interner::default(),
+            records: Interner::default(),
+            messages: Interner::default(),
+            effects: Interner::default(),
             decisions: HashMap::new(),
             exhausted: false,
         }

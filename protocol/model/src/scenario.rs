@@ -40,9 +40,126 @@ const NOTHING: Budget = Budget {
     returns: 0,
 };
 
-/// All configurations that must hold.
+/// All configurations that must hold, within a minute and a half on two processors.
 pub fn all() -> Vec<Config> {
-    let one = Budget {
+    let base = Config { pods: 6, ..PLAIN };
+    let moves = Budget { moves: 1, writes: 1, ..NOTHING };
+    let one = one_fault();
+    let two = Budget { faults: 2, sidecar_restarts: 2, writes: 1, ..one };
+    let leaders = Config { second_leader: true, ..base.clone() };
+    let cold = Config { kind: Kind::ColdSwap, ..base.clone() };
+    vec![
+        PLAIN,
+        Config { name: "hot swap, two faults", budget: Budget { checkpoints: 0, ..two }, ..base.clone() },
+        Config { name: "hot swap, one fault, two writes", budget: one, ..base.clone() },
+        Config { name: "first start", starts: true, budget: Budget { writes: 1, ..one }, ..base.clone() },
+        Config {
+            name: "without hand-over",
+            with_state: false,
+            budget: Budget { writes: 1, ..one },
+            ..base.clone()
+        },
+        Config {
+            name: "cold swap, two faults",
+            budget: Budget { forced: 1, checkpoints: 0, failures: 0, ..two },
+            ..cold.clone()
+        },
+        Config {
+            name: "cold swap without hand-over",
+            with_state: false,
+            budget: Budget { forced: 1, ..two },
+            ..cold.clone()
+        },
+        Config {
+            name: "two leaders, one fault",
+            budget: Budget { writes: 1, refreshes: 1, checkpoints: 0, ..one },
+            ..leaders.clone()
+        },
+        Config {
+            name: "two leaders, two moves",
+            budget: Budget { moves: 2, refreshes: 1, late: 1, faults: 1, cancels: 1, ..moves },
+            ..leaders
+        },
+        Config {
+            name: "two moves, cancelled and late",
+            budget: Budget { moves: 2, faults: 1, late: 1, cancels: 2, kills: 1, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "two nodes lost",
+            budget: Budget { faults: 2, kills: 2, cancels: 1, ..moves },
+            ..base.clone()
+        },
+        Config { name: "a lost volume", budget: Budget { writes: 1, wipes: 1, ..one }, ..base.clone() },
+        Config {
+            name: "a lost volume and a lost node",
+            budget: Budget { wipes: 1, kills: 1, faults: 2, cancels: 1, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "observations of different moments",
+            budget: Budget { glimpses: 1, faults: 1, kills: 1, wipes: 1, cancels: 1, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "cold swap, observations of different moments",
+            budget: Budget { glimpses: 1, faults: 1, kills: 1, cancels: 1, ..moves },
+            ..cold
+        },
+        Config {
+            name: "a machine that comes back",
+            budget: Budget { kills: 1, returns: 1, faults: 2, cancels: 1, late: 1, ..moves },
+            ..base.clone()
+        },
+        Config { name: "a forgotten move", budget: Budget { edits: 1, faults: 1, ..moves }, ..base },
+    ]
+}
+
+/// Larger bounds, for a machine with time and memory.
+pub fn deep() -> Vec<Config> {
+    let base = Config { pods: 6, ..PLAIN };
+    let one = one_fault();
+    let two = Budget { faults: 2, sidecar_restarts: 2, ..one };
+    vec![
+        Config { name: "deep: hot swap, two faults, two writes", budget: two, ..base.clone() },
+        Config {
+            name: "deep: lost volumes, two faults",
+            budget: Budget { writes: 1, wipes: 1, ..two },
+            ..base.clone()
+        },
+        Config {
+            name: "deep: first start, two faults",
+            starts: true,
+            budget: Budget { writes: 1, wipes: 1, kills: 2, checkpoints: 0, failures: 0, ..two },
+            ..base.clone()
+        },
+        Config {
+            name: "deep: cold swap, two faults, all kinds",
+            kind: Kind::ColdSwap,
+            budget: Budget { writes: 1, forced: 1, wipes: 1, ..two },
+            ..base.clone()
+        },
+        Config {
+            name: "deep: two leaders, two faults",
+            second_leader: true,
+            budget: Budget {
+                writes: 1,
+                kills: 1,
+                late: 1,
+                cancels: 1,
+                refreshes: 2,
+                faults: 2,
+                moves: 1,
+                ..NOTHING
+            },
+            ..base
+        },
+    ]
+}
+
+/// One move, two writes, and one of nearly everything that can go wrong.
+fn one_fault() -> Budget {
+    Budget {
         moves: 1,
         writes: 2,
         faults: 1,
@@ -55,140 +172,7 @@ pub fn all() -> Vec<Config> {
         checkpoints: 1,
         evictions: 1,
         ..NOTHING
-    };
-    let two = Budget { faults: 2, moves: 1, writes: 1, sidecar_restarts: 2, worker_restarts: 1, ..one };
-    let base = Config { pods: 6, ..PLAIN };
-    vec![
-        PLAIN,
-        Config { name: "hot swap, one fault", budget: one, ..base.clone() },
-        Config { name: "hot swap, two faults", budget: two, ..base.clone() },
-        Config {
-            name: "start, one fault",
-            starts: true,
-            budget: Budget { moves: 1, writes: 1, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "without hand-over, one fault",
-            with_state: false,
-            budget: Budget { writes: 1, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "cold swap, one fault",
-            kind: Kind::ColdSwap,
-            budget: Budget { writes: 1, forced: 1, faults: 2, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "cold swap without hand-over",
-            kind: Kind::ColdSwap,
-            with_state: false,
-            budget: Budget { writes: 1, forced: 1, faults: 2, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "two leaders",
-            second_leader: true,
-            budget: Budget { writes: 1, refreshes: 1, checkpoints: 0, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "two moves, two leaders",
-            second_leader: true,
-            budget: Budget { moves: 2, writes: 1, refreshes: 1, late: 1, faults: 1, cancels: 1, ..NOTHING },
-            ..base.clone()
-        },
-        Config {
-            name: "lost volumes",
-            budget: Budget { writes: 1, wipes: 1, faults: 2, ..one },
-            ..base.clone()
-        },
-        Config {
-            name: "a machine that comes back",
-            budget: Budget {
-                moves: 1,
-                writes: 1,
-                kills: 1,
-                returns: 1,
-                faults: 2,
-                cancels: 1,
-                late: 1,
-                ..NOTHING
-            },
-            ..base.clone()
-        },
-        Config {
-            name: "a forgotten move",
-            budget: Budget { moves: 1, writes: 1, edits: 1, faults: 1, ..NOTHING },
-            ..base
-        },
-    ]
-}
-
-/// Larger bounds, for a machine with time.
-pub fn deep() -> Vec<Config> {
-    let base = Config { pods: 6, ..PLAIN };
-    let m = Budget { moves: 1, writes: 1, ..NOTHING };
-    vec![
-        Config {
-            name: "D torn",
-            budget: Budget { glimpses: 1, faults: 1, kills: 1, cancels: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D torn cold",
-            kind: Kind::ColdSwap,
-            budget: Budget { glimpses: 1, faults: 1, kills: 1, cancels: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D two kills",
-            budget: Budget { faults: 2, kills: 2, cancels: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D two kills two moves",
-            budget: Budget { moves: 2, faults: 2, kills: 2, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D two late",
-            budget: Budget { moves: 1, faults: 2, late: 2, cancels: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D late, two moves",
-            budget: Budget { moves: 2, faults: 1, late: 1, cancels: 2, kills: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D two leaders late kill",
-            second_leader: true,
-            budget: Budget { faults: 2, late: 1, kills: 1, cancels: 1, refreshes: 2, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D torn wiped",
-            budget: Budget { glimpses: 1, faults: 1, wipes: 1, cancels: 1, ..m },
-            ..base.clone()
-        },
-        Config {
-            name: "D start two",
-            starts: true,
-            budget: Budget {
-                faults: 2,
-                kills: 2,
-                late: 1,
-                sidecar_restarts: 1,
-                wipes: 1,
-                cancels: 1,
-                evictions: 1,
-                ..m
-            },
-            ..base.clone()
-        },
-    ]
+    }
 }
 
 /// For each rule the smallest configuration that shows what it is for, and the promise that does not hold without it.

@@ -8,11 +8,11 @@ use processhub_protocol::ledger::Lost;
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Activate, Forward, Freeze, Import, Thaw};
 
+use crate::effects::excuse;
 use crate::intern::Id;
 use crate::message::Message;
 use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
-use crate::operator::excuse;
 use crate::promise::Promise;
 use crate::state::{Busy, Fault, Mode, PODS, Pod, State};
 use crate::step::Step;

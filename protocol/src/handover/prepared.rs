@@ -125,7 +125,7 @@ fn commit_if_delivered(view: &View, migration: &Migration, source: &Source<'_>) 
         return None;
     }
     let same = match source {
-        Source::Sealed(sealed) => *sealed == Some(state) || !enforced(Rule::FreshEpoch),
+        Source::Sealed(sealed) => *sealed == Some(state),
         Source::Lost => enforced(Rule::CommitWithoutSource),
         Source::None | Source::Serving(_) | Source::Silent | Source::Astray => false,
     };
