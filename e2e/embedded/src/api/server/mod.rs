@@ -1,6 +1,7 @@
 //! The HTTP side: thin routes that parse, call the registry, and render.
 
 mod path;
+mod protobuf;
 mod query;
 mod read;
 mod render;

@@ -1,6 +1,6 @@
 //! Answers: JSON objects, tables, metadata only.
 
-use super::Call;
+use super::{Call, protobuf};
 use crate::api::error::ApiError;
 use crate::api::table::{self, Include};
 use axum::body::Body;
@@ -87,8 +87,11 @@ pub fn success(call: &Call, object: &Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-/// The body of the request as an object, from JSON or YAML.
+/// The body of the request as an object, from JSON, YAML or kubectl's protobuf.
 pub fn body(call: &Call) -> Result<Value, ApiError> {
+    if protobuf::is_envelope(&call.body) {
+        return protobuf::decode(&call.body);
+    }
     if let Ok(value) = serde_json::from_slice(&call.body) {
         return Ok(value);
     }

@@ -1,0 +1,11 @@
+//! The kubelet: pods as processes.
+
+mod container;
+mod environment;
+mod machine;
+pub mod node;
+mod probe;
+mod spec;
+mod status;
+mod volumes;
+mod worker;
