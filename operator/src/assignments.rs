@@ -101,6 +101,9 @@ pub struct ProcessFacts {
     pub capable: Option<bool>,
     /// What the process loop waits for.
     pub waiting: Waiting,
+    /// Whether its last move was a person's wish, which brought it to where it is: there it stays until a change moves
+    /// it again.
+    pub settled_by_wish: bool,
     /// The last move that did not succeed, unless a later one did: what a back-off is counted from.
     pub failed: Option<FailedMove>,
 }
@@ -278,6 +281,7 @@ mod tests {
             moving: None,
             capable: None,
             waiting: Waiting::Placement,
+            settled_by_wish: false,
             failed: None,
         }
     }

@@ -29,7 +29,6 @@ pub(super) struct Memory {
     /// When the status was last written.
     pub status_written: Option<Instant>,
     members: Option<BTreeSet<String>>,
-    began: Option<Instant>,
     busy_until: Option<Instant>,
     failures: u32,
 }
@@ -41,18 +40,14 @@ impl Memory {
         (!left.is_zero()).then_some(left)
     }
 
-    /// A pass begins.
-    pub fn begins(&mut self) {
-        self.began = Some(Instant::now());
+    /// A pass has decided, which took so long; what it waits for at the API server costs nobody anything.
+    pub fn decided(&mut self, took: Duration) {
+        self.busy_until = Some(Instant::now() + took.saturating_mul(SHARE).min(LONGEST_REST));
     }
 
-    /// A pass has ended.
-    pub fn ends(&mut self, well: bool) {
-        let took = self.began.map(|began| began.elapsed()).unwrap_or_default();
-        self.busy_until = Some(Instant::now() + took.saturating_mul(SHARE).min(LONGEST_REST));
-        if well {
-            self.failures = 0;
-        }
+    /// A pass has ended well.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
     }
 
     /// Tells who joined and left since the last plan. The first says nothing: nobody has joined by being there.

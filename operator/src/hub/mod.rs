@@ -20,6 +20,7 @@ use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use processhub_crds::ProcessHub;
+use tokio::time::Instant;
 
 pub use nodes::trim as trim_node;
 
@@ -93,13 +94,11 @@ async fn reconcile(hub: Arc<ProcessHub>, shared: Arc<Loop>) -> Result<Action, Ca
     let mut memory = memories.take(&hub);
     let result = match memory.rest() {
         Some(rest) => Ok(rest),
-        None => {
-            memory.begins();
-            let result = pass(&hub, context, &mut memory).await;
-            memory.ends(result.is_ok());
-            result
-        }
+        None => pass(&hub, context, &mut memory).await,
     };
+    if result.is_ok() {
+        memory.succeeded();
+    }
     memories.put(&hub, memory);
     result.map(Action::requeue)
 }
@@ -114,11 +113,13 @@ async fn pass(
     // With a client, for the dry run of a template that has not been tried yet.
     let verdict = template::judge(context, hub, memory, now).await?;
     // Without.
+    let began = Instant::now();
     let mut seen = observe::observe(context, hub, &verdict, now);
     seen.inputs.memory = memory.plan.clone();
     let (plan, report) = plan(&seen.inputs);
     tracing::debug!(hub = hub.name_any(), empty = plan.is_empty(), "planned\n{report}");
     memory.plan = plan.memory.clone();
+    memory.decided(began.elapsed());
     memory.tell_members(context, hub, &report);
     // With a client.
     let applied = apply::apply(context, hub, &seen, &plan).await;

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use processhub_crds::validate::Handover as Carry;
 use processhub_crds::vocabulary::{annotation, label};
-use processhub_crds::{HubProcess, MigrationResult, MigrationTrigger, ProcessHub, StaticProcess};
+use processhub_crds::{HubProcess, ProcessHub, StaticProcess};
 use processhub_protocol::handover::Handover;
 use processhub_protocol::id::ProcessUid;
 
@@ -101,12 +101,6 @@ pub(super) fn ownership(hub: &ProcessHub, process: &HubProcess) -> Ownership {
 fn process(hub: &ProcessHub, object: &HubProcess, facts: Option<ProcessFacts>) -> Process {
     let status = object.status.as_ref();
     let node = status.and_then(|status| status.owner.as_ref()).map(|owner| owner.node.clone());
-    let last = status.and_then(|status| status.last_migration.as_ref());
-    let settled_by_wish = last.is_some_and(|last| {
-        last.trigger == MigrationTrigger::Wish
-            && last.result == MigrationResult::Succeeded
-            && last.target.node == node
-    });
     Process {
         managed: ownership(hub, object) == Ownership::Managed,
         deleting: object.metadata.deletion_timestamp.is_some(),
@@ -116,7 +110,6 @@ fn process(hub: &ProcessHub, object: &HubProcess, facts: Option<ProcessFacts>) -
             pin: object.spec.node_name.clone(),
         },
         node,
-        settled_by_wish,
         facts,
     }
 }

@@ -65,28 +65,6 @@ fn what_the_hub_wants_is_taken_from_spec_and_template() {
 }
 
 #[test]
-fn a_process_that_a_wish_brought_where_it_is_is_known_by_its_last_migration() {
-    let with = |trigger: &str, result: &str, target: &str| {
-        let mut object = process(json!({ "name": "cart-0" }));
-        object.status = Some(
-            serde_json::from_value(json!({
-                "owner": { "pod": "cart-0-2", "uid": "u", "recordId": "r", "node": "n2", "ip": "", "epoch": 2 },
-                "lastMigration": {
-                    "epoch": 2, "kind": "HotSwap", "result": result, "trigger": trigger, "withState": true,
-                    "target": { "pod": "cart-0-2", "node": target, "epoch": 2 },
-                    "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:01Z" },
-            }))
-            .unwrap(),
-        );
-        super::process(&hub(), &object, None).settled_by_wish
-    };
-    assert!(with("Wish", "Succeeded", "n2"));
-    assert!(!with("Wish", "Aborted", "n2"));
-    assert!(!with("Rebalance", "Succeeded", "n2"));
-    assert!(!with("Wish", "Succeeded", "n1"));
-}
-
-#[test]
 fn the_operators_labels_are_not_taken_for_tags() {
     let labels = BTreeMap::from([
         ("processhub.io/hub".to_owned(), "cart".to_owned()),

@@ -58,6 +58,7 @@ pub(crate) fn facts(name: &str, node: &str) -> ProcessFacts {
         moving: None,
         capable: Some(true),
         waiting: Waiting::Nothing,
+        settled_by_wish: false,
         failed: None,
     }
 }

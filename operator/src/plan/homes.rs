@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use processhub_crds::DistributionStrategy;
 use processhub_crds::vocabulary::ProcessReason;
+use processhub_crds::{DistributionStrategy, MigrationTrigger};
 
 use super::backoff;
 use super::inputs::{Hub, Inputs, Node, Process};
@@ -170,8 +170,16 @@ impl Seen<'_> {
         {
             return Settled::Home(Home::At { node: moving.to.clone(), by: Authority::Distribution });
         }
+        // Being sent there by a person, with the wish taken back too late or not seen any more.
+        if let Some(moving) = under_way
+            && moving.trigger == MigrationTrigger::Wish
+            && moving.phase != MovingPhase::Prepared
+            && target.is_some()
+        {
+            return Settled::Home(Home::At { node: moving.to.clone(), by: Authority::Wish });
+        }
         // Sent there by a person, and nothing has changed since.
-        if self.process.settled_by_wish
+        if self.process.facts.as_ref().is_some_and(|facts| facts.settled_by_wish)
             && under_way.is_none()
             && !self.must_leave()
             && let Some(node) = owner

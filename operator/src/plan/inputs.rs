@@ -147,9 +147,6 @@ pub struct Process {
     pub child: Child,
     /// Node of the owner by the object's status; used while [`Self::facts`] are missing.
     pub node: Option<String>,
-    /// Whether its last move was a person's wish that brought it to where it is: there it stays until a change moves
-    /// it again.
-    pub settled_by_wish: bool,
     /// What the process loop saw; `None` while it has not looked. Nothing is begun for such a process.
     pub facts: Option<ProcessFacts>,
 }

@@ -193,6 +193,31 @@ fn a_failed_move_waits_and_says_until_when_and_a_person_may_try_something_else()
 }
 
 #[test]
+fn a_move_that_a_wish_began_moves_nobody_else_in_any_of_its_phases() {
+    for phase in [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed] {
+        let mut inputs = inputs(4, &["n1", "n2"]);
+        (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (9, 9);
+        for (name, node) in [("cart-0", "n1"), ("cart-1", "n1"), ("cart-2", "n2"), ("cart-3", "n2")] {
+            inputs.serving(name, node);
+        }
+        let facts = inputs.facts("cart-0");
+        facts.moving = Some(Moving { trigger: MigrationTrigger::Wish, ..moving("n1", "n2", phase) });
+        facts.wish = Some("n2".into());
+        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+        // The annotation is removed once the move has ended; until then only the move itself tells.
+        let facts = inputs.facts("cart-0");
+        facts.wish = None;
+        if phase == MovingPhase::Committed {
+            facts.node = Some("n2".into());
+            assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+            let facts = inputs.facts("cart-0");
+            (facts.moving, facts.settled_by_wish) = (None, true);
+            assert!(plan(&inputs).0.is_empty(), "ended");
+        }
+    }
+}
+
+#[test]
 fn a_pin_and_a_wish_against_it_are_sorted_out() {
     let mut inputs = inputs(1, &["n1", "n2", "n3"]);
     inputs.serving("cart-0", "n1").wish = Some("n3".into());

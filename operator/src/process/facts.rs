@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
-use processhub_crds::{HubProcessStatus, MigrationResult};
+use processhub_crds::{HubProcessStatus, MigrationResult, MigrationTrigger};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
@@ -28,6 +28,7 @@ pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
         moving: moving(seen, &status),
         capable: seen.owner_report().and_then(|report| report.worker.can_hand_over),
         waiting,
+        settled_by_wish: settled_by_wish(seen, &status),
         failed: failed(&status),
     }
 }
@@ -64,6 +65,15 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
             Phase::Committed { .. } => MovingPhase::Committed,
             Phase::Aborted { .. } => MovingPhase::Aborted,
         },
+    })
+}
+
+fn settled_by_wish(seen: &Observation, status: &HubProcessStatus) -> bool {
+    let node = seen.ledger.owner.as_ref().map(|owner| &owner.pod.node);
+    status.last_migration.as_ref().is_some_and(|last| {
+        last.trigger == MigrationTrigger::Wish
+            && last.result == MigrationResult::Succeeded
+            && last.target.node.as_ref() == node
     })
 }
 
@@ -114,6 +124,24 @@ mod tests {
         frozen.role = Role::Frozen { epoch: seen.ledger.epoch, state: None, kept: None };
         seen.reports.insert("pod-1".into(), frozen);
         assert_eq!(facts(&seen, Waiting::TargetPod).moving.unwrap().phase, MovingPhase::Frozen);
+    }
+
+    #[test]
+    fn a_process_that_a_wish_brought_where_it_is_says_so() {
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        steps.push(crate::process::record::tests::commit(2, None, None));
+        steps.push(end(MoveResult::Succeeded));
+        let mut seen = seen(&steps, 0);
+        for (trigger, node, by_wish) in [
+            (MigrationTrigger::Wish, "n4", true),
+            (MigrationTrigger::Rebalance, "n4", false),
+            (MigrationTrigger::Wish, "elsewhere", false),
+        ] {
+            let last = seen.object.status.as_mut().and_then(|status| status.last_migration.as_mut()).unwrap();
+            (last.trigger, last.target.node) = (trigger, Some(node.into()));
+            assert_eq!(facts(&seen, Waiting::Nothing).settled_by_wish, by_wish, "{trigger} to {node}");
+        }
     }
 
     #[test]

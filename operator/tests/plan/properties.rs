@@ -126,7 +126,7 @@ fn judge(world: &World, report: &Report) {
         assert_eq!(facts.owner, OwnerState::Serving, "{name} is not served: {report}");
         let at = at.unwrap();
         match loads.get_mut(at) {
-            Some(load) if process.settled_by_wish => load.wished += 1,
+            Some(load) if facts.settled_by_wish => load.wished += 1,
             Some(load) => load.free += 1,
             None => {
                 let why = report.membership.others.get(at);

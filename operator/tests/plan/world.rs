@@ -210,13 +210,13 @@ impl World {
                 MovingPhase::Prepared | MovingPhase::Frozen => {
                     facts.node = Some(moving.to.clone());
                     facts.owner = OwnerState::Serving;
-                    process.settled_by_wish = false;
+                    facts.settled_by_wish = false;
                     MovingPhase::Committed
                 }
                 MovingPhase::Committed => {
                     facts.failed = None;
                     facts.owner = if up { OwnerState::Serving } else { facts.owner };
-                    process.settled_by_wish = moving.trigger == MigrationTrigger::Wish;
+                    facts.settled_by_wish = moving.trigger == MigrationTrigger::Wish;
                     self.moved += usize::from(swap);
                     continue;
                 }
@@ -264,6 +264,7 @@ fn fresh(name: &str, managed: bool, child: Child) -> Process {
         moving: None,
         capable: Some(true),
         waiting: Waiting::Nothing,
+        settled_by_wish: false,
         failed: None,
     };
     Process { managed, child, facts: Some(facts), ..Process::default() }
