@@ -56,7 +56,8 @@ pub struct Assignment {
 /// A move that may begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Go {
-    /// `HotSwap` or `ColdSwap`; `Start` and `Recover` follow from the ledger.
+    /// What it is for: `Start` for a process without an owner, `Recover` for one whose owner is dead, else how the hub
+    /// moves.
     pub kind: Kind,
     /// Where to.
     pub node: String,

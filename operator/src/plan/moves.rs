@@ -199,10 +199,13 @@ fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> Migrat
     }
 }
 
+/// Says what it is for: the recovery of a dead owner must not be taken for a move of the owner that it brings.
 fn go(inputs: &Inputs, facts: &ProcessFacts, node: &str, trigger: MigrationTrigger) -> Go {
-    let kind = match inputs.hub.migration {
-        MigrationStrategy::HotSwap => Kind::HotSwap,
-        MigrationStrategy::ColdSwap => Kind::ColdSwap,
+    let kind = match (facts.owner, inputs.hub.migration) {
+        (OwnerState::None, _) => Kind::Start,
+        (OwnerState::Dead, _) => Kind::Recover,
+        (_, MigrationStrategy::HotSwap) => Kind::HotSwap,
+        (_, MigrationStrategy::ColdSwap) => Kind::ColdSwap,
     };
     Go { kind, node: node.to_owned(), trigger, epoch: facts.epoch }
 }

@@ -1,6 +1,6 @@
 //! No move is under way.
 
-use super::{Decision, Effect, Handover, Side, View, Waiting};
+use super::{Decision, Effect, Handover, Intent, Side, View, Waiting};
 use crate::fence::Role;
 use crate::ledger::{AbortReason, Kind, Owner, Transition};
 use crate::rules::{Rule, enforced};
@@ -53,7 +53,9 @@ fn serving(view: &View, owner: &Owner, report: &Report) -> Decision {
     if view.routed_to.as_ref() != Some(&owner.pod.uid) {
         return Decision::act(Effect::Route(owner.pod.clone()), Waiting::Nothing);
     }
-    let Some(intent) = &view.intent else {
+    // A start or recovery that was planned has been carried out: this owner is what came of it.
+    let moves = |intent: &&Intent| matches!(intent.kind, Kind::HotSwap | Kind::ColdSwap);
+    let Some(intent) = view.intent.as_ref().filter(moves) else {
         return Decision::wait(Waiting::Nothing);
     };
     if view.lingering {
@@ -66,11 +68,7 @@ fn serving(view: &View, owner: &Owner, report: &Report) -> Decision {
         // It has not answered since its sidecar started: what it can is not known, and guessing could lose its state.
         (Handover::IfCapable | Handover::Required, None) => return Decision::wait(Waiting::Source),
     };
-    let kind = match intent.kind {
-        Kind::ColdSwap => Kind::ColdSwap,
-        Kind::Start | Kind::HotSwap | Kind::Recover => Kind::HotSwap,
-    };
-    prepare(kind, Some(owner.pod.clone()), &intent.node, with_state)
+    prepare(intent.kind, Some(owner.pod.clone()), &intent.node, with_state)
 }
 
 /// Rule 14: the owner's pod runs, but its record is gone with its volume. It can never be granted anything again; it

@@ -35,7 +35,8 @@ pub struct View {
 /// A move that may begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Intent {
-    /// How; `Start` and `Recover` follow from the ledger, whatever stands here.
+    /// How. One that is for a start or a recovery begins no move of an owner that serves; whether an owner is missing or
+    /// dead follows from what is seen, whatever stands here.
     pub kind: Kind,
     /// Where to.
     pub node: String,
