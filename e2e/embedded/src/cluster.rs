@@ -96,18 +96,23 @@ impl EmbeddedCluster {
         let temporary = std::env::temp_dir();
         let subnet = Subnet::take(&temporary).map_err(io("no addresses for the cluster"))?;
         let block = subnet.block();
-        let directory = options.directory.clone().unwrap_or_else(|| temporary.join(format!("processhub-embedded-{block}")));
+        let directory = options
+            .directory
+            .clone()
+            .unwrap_or_else(|| temporary.join(format!("processhub-embedded-{block}")));
         // The share of the addresses is ours, so whatever is there is left from a run that is over.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).map_err(io(format!("cannot make {}", directory.display())))?;
-        let groups = Groups::new(&directory, options.keep_directory).map_err(io("cannot start the watchdog (sh)"))?;
+        let groups =
+            Groups::new(&directory, options.keep_directory).map_err(io("cannot start the watchdog (sh)"))?;
         let registry = Registry::new(options.event_window, subnet.services(), Box::new(Machine::default()));
         let api = Api::new(registry, Audit::new(options.audit_window));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + u16::from(block)));
         let server = serve(address, &api).await?;
         let (serving, open) = watch::channel(true);
         let link = Link::new(api.clone(), vec![open]);
-        write_kubeconfig(&directory.join("kubeconfig"), address).map_err(io("cannot write the kubeconfig"))?;
+        write_kubeconfig(&directory.join("kubeconfig"), address)
+            .map_err(io("cannot write the kubeconfig"))?;
         let options = Arc::new(options);
         let mut controllers = JoinSet::new();
         controllers.spawn(scheduler::run(link.clone()));

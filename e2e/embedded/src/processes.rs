@@ -4,8 +4,8 @@
 //! end of a pipe that only this process holds: when this process ends, however it ends, the watchdog kills the groups that
 //! are still entered and removes the directory.
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::api::object::Key;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -103,7 +103,11 @@ impl Pids {
 
     /// The first process of a container, while it runs.
     pub fn of(&self, pod: &Key, container: &str) -> Option<i32> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(pod.clone(), container.to_owned())).copied()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(pod.clone(), container.to_owned()))
+            .copied()
     }
 }
 

@@ -31,7 +31,9 @@ impl Subnet {
                 return Ok(Self { block, _lock: lock });
             }
         }
-        Err(io::Error::other(format!("{BLOCKS} embedded clusters run on this machine already; end one of them")))
+        Err(io::Error::other(format!(
+            "{BLOCKS} embedded clusters run on this machine already; end one of them"
+        )))
     }
 
     /// The number of the share; 0 is the first.

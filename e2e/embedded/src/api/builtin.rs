@@ -75,7 +75,8 @@ pub fn default(storage: &ResourceId, object: &mut Value, fresh: bool) {
         ("", "pods") => pods::default(object, fresh),
         ("", "namespaces") => {
             let name = object::name(object).to_owned();
-            object::child(&mut object["metadata"], "labels").insert("kubernetes.io/metadata.name".into(), name.into());
+            object::child(&mut object["metadata"], "labels")
+                .insert("kubernetes.io/metadata.name".into(), name.into());
             or(object::child(object, "spec"), "finalizers", json!(["kubernetes"]));
             or(object::child(object, "status"), "phase", json!("Active"));
         }
@@ -219,7 +220,8 @@ pub fn check_name(storage: &ResourceId, name: &str) -> Option<Cause> {
             && !text.starts_with('-')
             && !text.ends_with('-')
     };
-    let labels_only = storage.group.is_empty() && ["services", "namespaces"].contains(&storage.plural.as_str());
+    let labels_only =
+        storage.group.is_empty() && ["services", "namespaces"].contains(&storage.plural.as_str());
     if labels_only {
         (name.len() > 63 || !label(name)).then(|| {
             Cause::invalid(
@@ -244,9 +246,15 @@ pub fn check_name(storage: &ResourceId, name: &str) -> Option<Cause> {
 /// Removes what only the server writes.
 pub fn clear_server_fields(object: &mut Value) {
     let metadata = metadata(object);
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation",
-        "selfLink", "managedFields"]
-    {
+    for field in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+        "managedFields",
+    ] {
         metadata.remove(field);
     }
 }

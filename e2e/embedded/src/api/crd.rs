@@ -60,7 +60,7 @@ impl Custom {
 
 fn rule_cause(object: &Value, error: &kube_cel::ValidationError) -> Cause {
     let field = error.field_path.trim_start_matches('.').to_owned();
-    let pointer = format!("/{}", field.replace('.', "/").replace('[', "/").replace(']', ""));
+    let pointer = format!("/{}", field.replace(['.', '['], "/").replace(']', ""));
     let value = if field.is_empty() { Some(object) } else { object.pointer(&pointer) };
     match error.reason.as_deref() {
         Some("FieldValueForbidden") => Cause::forbidden(field, &error.message),
@@ -81,9 +81,7 @@ pub fn complete(definition: &mut Value, now: &str) {
         definition["spec"]["conversion"] = json!({"strategy": "None"});
     }
     if definition.get("status").is_none_or(|s| s.get("conditions").is_none()) {
-        let condition = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now})
-        };
+        let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": now});
         let stored: Vec<&str> = list(definition, "/spec/versions")
             .iter()
             .filter(|v| flag(v, "/storage"))
@@ -126,7 +124,11 @@ pub fn check(definition: &Value) -> Vec<Cause> {
     let versions = list(definition, "/spec/versions");
     if versions.iter().filter(|v| flag(v, "/storage")).count() != 1 {
         let value = definition["spec"]["versions"].clone();
-        causes.push(Cause::invalid("spec.versions", &value, "must have exactly one version marked as storage version"));
+        causes.push(Cause::invalid(
+            "spec.versions",
+            &value,
+            "must have exactly one version marked as storage version",
+        ));
     }
     for (index, version) in versions.iter().enumerate() {
         let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
@@ -180,7 +182,9 @@ pub fn storage(definition: &Value) -> ResourceId {
 /// The kinds that an accepted definition serves.
 pub fn kinds(definition: &Value) -> Vec<Kind> {
     let storage = storage(definition);
-    let words = |pointer: &str| list(definition, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let words = |pointer: &str| {
+        list(definition, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
     let served = list(definition, "/spec/versions").iter().filter(|v| flag(v, "/served"));
     served
         .map(|version| {

@@ -122,7 +122,9 @@ pub fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value>
         }
     }
     let version = super::kinds::api_version(group, version);
-    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}))
+    Some(
+        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}),
+    )
 }
 
 /// `/openapi/v3`: where each group's document is.
@@ -145,9 +147,8 @@ fn openapi_path(group: &str, version: &str) -> String {
 /// The document of one group: enough for kubectl to see that the server validates fields and does dry runs.
 pub fn openapi(catalog: &Catalog, path: &str) -> Option<Value> {
     let mut paths = Map::new();
-    let parameter = |name: &str| {
-        json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})
-    };
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let mut schemas = Map::new();
     for kind in catalog.all().filter(|k| openapi_path(&k.group, &k.version) == path) {
         let place = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
@@ -187,7 +188,8 @@ mod tests {
     fn drain_finds_the_eviction_subresource_both_ways() {
         let catalog = Catalog::builtin();
         let core = resources(&catalog, "", "v1").unwrap();
-        let eviction = core["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods/eviction").unwrap();
+        let eviction =
+            core["resources"].as_array().unwrap().iter().find(|r| r["name"] == "pods/eviction").unwrap();
         assert_eq!((&eviction["group"], &eviction["kind"]), (&json!("policy"), &json!("Eviction")));
         let list = aggregated(&catalog, true);
         assert_eq!(list["items"][0]["versions"][0]["version"], "v1");

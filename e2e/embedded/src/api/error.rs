@@ -77,11 +77,8 @@ pub struct Cause {
 impl Cause {
     /// A field that has to be there and is not.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        let message = if detail.is_empty() {
-            "Required value".to_owned()
-        } else {
-            format!("Required value: {detail}")
-        };
+        let message =
+            if detail.is_empty() { "Required value".to_owned() } else { format!("Required value: {detail}") };
         Self { reason: "FieldValueRequired", field: field.into(), message }
     }
 
@@ -95,8 +92,10 @@ impl Cause {
     pub fn wrong_type(field: impl Into<String>, value: &Value, expected: &str) -> Self {
         let field = field.into();
         let found = type_name(value);
-        let message =
-            format!("Invalid value: {}: {field} in body must be of type {expected}: \"{found}\"", shown(value));
+        let message = format!(
+            "Invalid value: {}: {field} in body must be of type {expected}: \"{found}\"",
+            shown(value)
+        );
         Self { reason: "FieldValueTypeInvalid", field, message }
     }
 
@@ -218,10 +217,13 @@ impl ApiError {
 
     /// The object breaks its schema or rules; `causes` must not be empty.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let list: Vec<String> = causes
-            .iter()
-            .map(|c| if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) })
-            .collect();
+        let list: Vec<String> =
+            causes
+                .iter()
+                .map(|c| {
+                    if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) }
+                })
+                .collect();
         let text = if list.len() == 1 { list.concat() } else { format!("[{}]", list.join(", ")) };
         let mut details = details(group, kind, name);
         details["causes"] = causes

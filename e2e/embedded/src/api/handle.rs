@@ -88,7 +88,11 @@ impl Link {
     /// # Errors
     /// 503 while the way is closed, and what the operation returns.
     pub fn call<R>(&self, operation: impl FnOnce(&mut Registry) -> Result<R>) -> Result<R> {
-        if self.open.iter().all(|open| *open.borrow()) { self.api.with(operation) } else { Err(ApiError::unavailable()) }
+        if self.open.iter().all(|open| *open.borrow()) {
+            self.api.with(operation)
+        } else {
+            Err(ApiError::unavailable())
+        }
     }
 
     /// Returns when the way is open.

@@ -295,8 +295,14 @@ fn builtin() -> Vec<Kind> {
             short_names: vec!["ev".to_owned()],
             ..selecting(
                 base("events.k8s.io", "v1", "events", "Event"),
-                &["involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-                  "reason", "type"],
+                &[
+                    "involvedObject.kind",
+                    "involvedObject.namespace",
+                    "involvedObject.name",
+                    "involvedObject.uid",
+                    "reason",
+                    "type",
+                ],
             )
         },
         Kind { unconditional_update: false, ..base("coordination.k8s.io", "v1", "leases", "Lease") },

@@ -212,7 +212,12 @@ fn remove_dropped<'p>(
 pub fn builtin_keys(path: &[&str], entries: &[Value]) -> Option<Vec<String>> {
     let has = |field: &str| entries.iter().any(|e| e.get(field).is_some());
     let key = match path.last().copied()? {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets"
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
         | "secrets" => "name",
         "ports" if has("containerPort") => "containerPort",
         "ports" => "port",
@@ -290,7 +295,8 @@ mod tests {
     #[test]
     fn apply_removes_what_the_manager_dropped_and_keeps_what_others_set() {
         let before = json!({"spec": {"a": 1, "b": 1}, "metadata": {"labels": {"mine": "1"}}});
-        let object = json!({"spec": {"a": 1, "b": 1, "c": 1}, "metadata": {"labels": {"mine": "1", "other": "1"}}});
+        let object =
+            json!({"spec": {"a": 1, "b": 1, "c": 1}, "metadata": {"labels": {"mine": "1", "other": "1"}}});
         let now = json!({"spec": {"a": 2}, "metadata": {"labels": {}}});
         assert_eq!(
             apply(&object, Some(&before), &now, &builtin_keys),

@@ -46,11 +46,13 @@ fn tolerate_lost_nodes(spec: &mut Map<String, Value>) {
     let Some(Value::Array(tolerations)) = spec.get_mut("tolerations") else { return };
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let tolerated = tolerations.iter().any(|t| {
-            (text(t, "/key") == key || text(t, "/key").is_empty()) && ["", "NoExecute"].contains(&text(t, "/effect"))
+            (text(t, "/key") == key || text(t, "/key").is_empty())
+                && ["", "NoExecute"].contains(&text(t, "/effect"))
         });
         if !tolerated {
-            tolerations
-                .push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+            tolerations.push(
+                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}),
+            );
         }
     }
 }
@@ -75,9 +77,12 @@ fn default_container(container: &mut Map<String, Value>) {
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(Value::Object(probe)) = container.get_mut(probe) {
-            for (field, value) in
-                [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-            {
+            for (field, value) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
                 or(probe, field, json!(value));
             }
             default_http(probe);
@@ -135,7 +140,11 @@ fn check_container(container: &Value, path: &str, volumes: &BTreeSet<&str>, caus
     for (index, port) in list(container, "/ports").iter().enumerate() {
         if !(1..=65535).contains(&port["containerPort"].as_i64().unwrap_or_default()) {
             let field = format!("{path}.ports[{index}].containerPort");
-            causes.push(Cause::invalid(field, &port["containerPort"], "must be between 1 and 65535, inclusive"));
+            causes.push(Cause::invalid(
+                field,
+                &port["containerPort"],
+                "must be between 1 and 65535, inclusive",
+            ));
         }
     }
     for (index, mount) in list(container, "/volumeMounts").iter().enumerate() {
@@ -188,7 +197,10 @@ fn check_immutable(pod: &Value, old: &Value, causes: &mut Vec<Cause>) {
     }
     let (before, after) = (list(old, "/spec/tolerations"), list(pod, "/spec/tolerations"));
     if !before.iter().all(|t| after.contains(t)) {
-        causes.push(Cause::forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"));
+        causes.push(Cause::forbidden(
+            "spec.tolerations",
+            "existing toleration can not be modified except its tolerationSeconds",
+        ));
     }
 }
 

@@ -127,7 +127,8 @@ fn number(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
     {
         let exclusive = is_set(schema, "exclusiveMinimum");
         if n < least || (exclusive && n <= least) {
-            let words = if exclusive { "should be greater than" } else { "should be greater than or equal to" };
+            let words =
+                if exclusive { "should be greater than" } else { "should be greater than or equal to" };
             causes.push(Cause::invalid(path, value, format!("{path} in body {words} {}", shown(bound))));
         }
     }
@@ -145,7 +146,11 @@ fn number(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
         _ => i64::MIN..=i64::MAX,
     };
     if value.as_i64().is_some_and(|i| !range.contains(&i)) {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must be of type int32: \"integer\"")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must be of type int32: \"integer\""),
+        ));
     }
     if let Some(step) = schema.get("multipleOf").and_then(Value::as_f64)
         && (n / step).fract() != 0.0
@@ -172,9 +177,14 @@ fn string(schema: &Value, value: &Value, text: &str, path: &str, causes: &mut Ve
     {
         causes.push(Cause::invalid(path, value, format!("{path} in body should match '{pattern}'")));
     }
-    if schema.get("format").and_then(Value::as_str) == Some("date-time") && text.parse::<jiff::Timestamp>().is_err()
+    if schema.get("format").and_then(Value::as_str) == Some("date-time")
+        && text.parse::<jiff::Timestamp>().is_err()
     {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must be of type date-time: \"{text}\"")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must be of type date-time: \"{text}\""),
+        ));
     }
 }
 
@@ -207,7 +217,11 @@ fn array(schema: &Value, value: &Value, items: &[Value], path: &str, causes: &mu
             if items.iter().take(index).any(same) {
                 let key: Map<String, Value> =
                     keys.iter().filter_map(|&k| item.get(k).map(|v| (k.to_owned(), v.clone()))).collect();
-                let shown = if keys.is_empty() { item.clone() } else { Value::String(Value::Object(key).to_string()) };
+                let shown = if keys.is_empty() {
+                    item.clone()
+                } else {
+                    Value::String(Value::Object(key).to_string())
+                };
                 causes.push(Cause::duplicate(format!("{path}[{index}]"), &shown));
             }
         }
@@ -220,7 +234,9 @@ fn array(schema: &Value, value: &Value, items: &[Value], path: &str, causes: &mu
 }
 
 fn object(schema: &Value, value: &Value, map: &Map<String, Value>, path: &str, causes: &mut Vec<Cause>) {
-    for field in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    for field in
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    {
         if !map.contains_key(field) {
             causes.push(Cause::required(join(path, field), ""));
         }
@@ -252,13 +268,25 @@ fn combinations(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Caus
         check_into(branch, value, path, causes);
     }
     if branches("anyOf").is_some_and(|list| !list.iter().any(holds)) {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must validate at least one schema (anyOf)")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must validate at least one schema (anyOf)"),
+        ));
     }
     if branches("oneOf").is_some_and(|list| list.iter().filter(|s| holds(s)).count() != 1) {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must validate one and only one schema (oneOf)")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must validate one and only one schema (oneOf)"),
+        ));
     }
     if schema.get("not").is_some_and(holds) {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must not validate the schema (not)")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must not validate the schema (not)"),
+        ));
     }
 }
 
@@ -281,18 +309,18 @@ mod tests {
 
     fn schema() -> Value {
         json!({"type": "object", "required": ["spec"], "properties": {"spec": {
-            "type": "object", "required": ["name"],
-            "properties": {
-                "name": {"type": "string", "maxLength": 4, "pattern": "^[a-z]+$"},
-                "replicas": {"type": "integer", "minimum": 0, "maximum": 3, "default": 1},
-                "mode": {"type": "string", "enum": ["A", "B"]},
-                "items": {"type": "array", "maxItems": 2, "x-kubernetes-list-type": "map",
-                    "x-kubernetes-list-map-keys": ["name"],
-                    "items": {"type": "object", "properties": {"name": {"type": "string"}}}},
-                "config": {"type": "object", "additionalProperties": {"type": "string"}},
-                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                "port": {"x-kubernetes-int-or-string": true}
-            }}}})
+        "type": "object", "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "maxLength": 4, "pattern": "^[a-z]+$"},
+            "replicas": {"type": "integer", "minimum": 0, "maximum": 3, "default": 1},
+            "mode": {"type": "string", "enum": ["A", "B"]},
+            "items": {"type": "array", "maxItems": 2, "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "properties": {"name": {"type": "string"}}}},
+            "config": {"type": "object", "additionalProperties": {"type": "string"}},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "port": {"x-kubernetes-int-or-string": true}
+        }}}})
     }
 
     fn refusals(spec: Value) -> Vec<String> {
@@ -325,7 +353,10 @@ mod tests {
         assert_eq!(refusals(json!({})), ["spec.name: Required value"]);
         for (spec, expected) in [
             (json!({"name": "abcde"}), "spec.name: Too long: may not be more than 4 bytes"),
-            (json!({"name": "A"}), "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'"),
+            (
+                json!({"name": "A"}),
+                "spec.name: Invalid value: \"A\": spec.name in body should match '^[a-z]+$'",
+            ),
             (
                 json!({"name": "a", "replicas": 4}),
                 "spec.replicas: Invalid value: 4: spec.replicas in body should be less than or equal to 3",
@@ -334,8 +365,14 @@ mod tests {
                 json!({"name": "a", "replicas": "1"}),
                 "spec.replicas: Invalid value: \"1\": spec.replicas in body must be of type integer: \"string\"",
             ),
-            (json!({"name": "a", "mode": "C"}), "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\""),
-            (json!({"name": "a", "items": [{}, {}, {}]}), "spec.items: Too many: 3: must have at most 2 items"),
+            (
+                json!({"name": "a", "mode": "C"}),
+                "spec.mode: Unsupported value: \"C\": supported values: \"A\", \"B\"",
+            ),
+            (
+                json!({"name": "a", "items": [{}, {}, {}]}),
+                "spec.items: Too many: 3: must have at most 2 items",
+            ),
         ] {
             assert!(refusals(spec).contains(&expected.to_owned()), "{expected}");
         }

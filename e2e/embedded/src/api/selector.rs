@@ -24,7 +24,12 @@ impl Labels {
     /// # Errors
     /// A term that is none of these.
     pub fn parse(text: &str) -> Result<Self> {
-        split_outside_parentheses(text).map(str::trim).filter(|t| !t.is_empty()).map(term).collect::<Result<_>>().map(Self)
+        split_outside_parentheses(text)
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .map(term)
+            .collect::<Result<_>>()
+            .map(Self)
     }
 
     /// The selector of a `matchLabels` map.
@@ -45,8 +50,12 @@ impl Labels {
             self.0.iter().all(|term| match term {
                 Term::Equals(key, value) => labels.get(key.as_str()) == Some(&value.as_str()),
                 Term::Differs(key, value) => labels.get(key.as_str()) != Some(&value.as_str()),
-                Term::In(key, values) => labels.get(key.as_str()).is_some_and(|v| values.iter().any(|x| x == v)),
-                Term::NotIn(key, values) => !labels.get(key.as_str()).is_some_and(|v| values.iter().any(|x| x == v)),
+                Term::In(key, values) => {
+                    labels.get(key.as_str()).is_some_and(|v| values.iter().any(|x| x == v))
+                }
+                Term::NotIn(key, values) => {
+                    !labels.get(key.as_str()).is_some_and(|v| values.iter().any(|x| x == v))
+                }
                 Term::Exists(key) => labels.contains_key(key.as_str()),
                 Term::Missing(key) => !labels.contains_key(key.as_str()),
             })
@@ -113,7 +122,9 @@ impl Fields {
                 } else if let Some((path, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
                     (path, true, value)
                 } else {
-                    return Err(ApiError::bad_request(format!("invalid selector: '{term}'; can't understand '{term}'")));
+                    return Err(ApiError::bad_request(format!(
+                        "invalid selector: '{term}'; can't understand '{term}'"
+                    )));
                 };
                 let known = ["metadata.name", "metadata.namespace"].contains(&path);
                 if !known && !selectable.iter().any(|s| s == path) {

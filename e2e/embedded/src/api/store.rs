@@ -131,7 +131,8 @@ impl Store {
         let mut last = (*previous).clone();
         object::metadata(&mut last).insert("resourceVersion".into(), revision.to_string().into());
         let last = Arc::new(last);
-        let event = Event { revision, change: Change::Deleted, object: last.clone(), previous: Some(previous) };
+        let event =
+            Event { revision, change: Change::Deleted, object: last.clone(), previous: Some(previous) };
         table.record(event, self.window);
         Some(last)
     }

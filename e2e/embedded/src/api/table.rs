@@ -111,7 +111,8 @@ fn builtin_cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
             text(object, "/status/addresses/0/address").to_owned(),
         ],
         "services" => {
-            let ports = list(object, "/spec/ports").iter().map(|p| format!("{}/{}", p["port"], text(p, "/protocol")));
+            let ports =
+                list(object, "/spec/ports").iter().map(|p| format!("{}/{}", p["port"], text(p, "/protocol")));
             let selector = object::strings(object, "/spec/selector");
             let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
             vec![
@@ -161,7 +162,9 @@ fn event_cells(event: &Value, now: Timestamp) -> Vec<String> {
 fn readiness(pod: &Value) -> (String, i64) {
     let mut statuses = list(pod, "/status/containerStatuses").iter().collect::<Vec<_>>();
     let mut total = list(pod, "/spec/containers").len();
-    for (spec, status) in list(pod, "/spec/initContainers").iter().zip(list(pod, "/status/initContainerStatuses")) {
+    for (spec, status) in
+        list(pod, "/spec/initContainers").iter().zip(list(pod, "/status/initContainerStatuses"))
+    {
         if text(spec, "/restartPolicy") == "Always" {
             statuses.push(status);
             total += 1;
@@ -257,7 +260,12 @@ mod tests {
     #[test]
     fn a_custom_kinds_cells_come_from_its_columns() {
         let object = json!({"status": {"n": 3}, "metadata": {"creationTimestamp": "2027-01-15T07:00:00Z"}});
-        let column = |kind: &str, path: &str| Column { name: "X".into(), kind: kind.into(), path: path.into(), priority: 0 };
+        let column = |kind: &str, path: &str| Column {
+            name: "X".into(),
+            kind: kind.into(),
+            path: path.into(),
+            priority: 0,
+        };
         assert_eq!(custom_cell(&object, &column("integer", ".status.n"), now()), json!(3));
         assert_eq!(custom_cell(&object, &column("date", ".metadata.creationTimestamp"), now()), json!("60m"));
         assert_eq!(custom_cell(&object, &column("string", ".status.none"), now()), Value::Null);
@@ -265,7 +273,8 @@ mod tests {
 
     #[test]
     fn ages() {
-        let at = |seconds: i64| age(&Timestamp::from_second(1_800_000_000 - seconds).unwrap().to_string(), now());
+        let at =
+            |seconds: i64| age(&Timestamp::from_second(1_800_000_000 - seconds).unwrap().to_string(), now());
         assert_eq!([5, 130, 3600, 90_000].map(at), ["5s", "2m10s", "60m", "25h"]);
     }
 }

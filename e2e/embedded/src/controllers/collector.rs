@@ -73,7 +73,9 @@ impl Seen {
                 Some(Ok(events)) => {
                     for event in events {
                         match event.change {
-                            crate::api::store::Change::Deleted => gone.push((resource.clone(), event.object.clone())),
+                            crate::api::store::Change::Deleted => {
+                                gone.push((resource.clone(), event.object.clone()))
+                            }
                             _ => self.note(&resource, &event.object),
                         }
                     }
@@ -82,7 +84,8 @@ impl Seen {
                     for object in store.list(&resource, None) {
                         self.note(&resource, &object);
                     }
-                    let lost: Vec<Place> = self.alive.values().filter(|(r, _)| *r == resource).cloned().collect();
+                    let lost: Vec<Place> =
+                        self.alive.values().filter(|(r, _)| *r == resource).cloned().collect();
                     let present = |key: &Key| store.get(&resource, key).is_some();
                     self.suspects.extend(lost.into_iter().filter(|(_, key)| !present(key)));
                 }
@@ -222,7 +225,10 @@ impl Seen {
 }
 
 fn kind(registry: &Registry, resource: &ResourceId) -> Result<Arc<Kind>> {
-    registry.catalog().of_storage(resource).ok_or_else(|| ApiError::not_found(&resource.group, &resource.plural, ""))
+    registry
+        .catalog()
+        .of_storage(resource)
+        .ok_or_else(|| ApiError::not_found(&resource.group, &resource.plural, ""))
 }
 
 /// Somebody else may have been faster; what is gone or changed is looked at again with its next event.

@@ -43,7 +43,8 @@ fn write_all(registry: &mut Registry) -> Result<()> {
             Err(_) => {
                 registry.create(&kind, &key.namespace, wanted, &WriteOptions::default())?;
             }
-            Ok(present) if present["endpoints"] == wanted["endpoints"] && present["ports"] == wanted["ports"] => {}
+            Ok(present)
+                if present["endpoints"] == wanted["endpoints"] && present["ports"] == wanted["ports"] => {}
             Ok(present) => {
                 let mut new = (*present).clone();
                 for field in ["endpoints", "ports"] {
@@ -57,9 +58,8 @@ fn write_all(registry: &mut Registry) -> Result<()> {
     for slice in registry.store().list(&kind.storage, None) {
         let labels = object::strings(&slice, "/metadata/labels");
         let of = Key::new(object::namespace(&slice), labels.get(SERVICE).copied().unwrap_or_default());
-        let selects = services
-            .iter()
-            .any(|s| Key::of(s) == of && !object::strings(s, "/spec/selector").is_empty());
+        let selects =
+            services.iter().any(|s| Key::of(s) == of && !object::strings(s, "/spec/selector").is_empty());
         if labels.get(MANAGER) == Some(&OURS) && !selects {
             registry.delete(&kind, &Key::of(&slice), &DeleteOptions::default())?;
         }

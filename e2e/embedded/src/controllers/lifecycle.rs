@@ -89,7 +89,12 @@ impl Observed {
                             registry.delete(&pods, &key, &DeleteOptions::now(object::uid(pod)))?;
                         }
                     } else if !tolerated(pod, taint, now.duration_since(since)) {
-                        disrupt(registry, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")?;
+                        disrupt(
+                            registry,
+                            pod,
+                            "DeletionByTaintManager",
+                            "Taint manager: deleting due to NoExecute taint",
+                        )?;
                         registry.delete(&pods, &key, &DeleteOptions::of(object::uid(pod)))?;
                     }
                 }
@@ -130,8 +135,10 @@ impl Observed {
 /// Whether the pod tolerates the taint after it has been there this long.
 fn tolerated(pod: &Value, taint: &Value, age: Duration) -> bool {
     let (key, value) = (text(taint, "/key"), text(taint, "/value"));
-    let mut matching =
-        list(pod, "/spec/tolerations").iter().filter(|t| toleration_matches(t, key, value, "NoExecute")).peekable();
+    let mut matching = list(pod, "/spec/tolerations")
+        .iter()
+        .filter(|t| toleration_matches(t, key, value, "NoExecute"))
+        .peekable();
     if matching.peek().is_none() {
         return false;
     }
@@ -169,7 +176,8 @@ fn judge(registry: &mut Registry, node: &Value, lost: bool) -> Result<()> {
 /// The taints that the node should have: those of others as they are, and ours by its condition.
 fn taints(node: &Value, stamp: &str) -> Vec<Value> {
     let present = list(node, "/spec/taints");
-    let mut wanted: Vec<Value> = present.iter().filter(|t| !OURS.contains(&text(t, "/key"))).cloned().collect();
+    let mut wanted: Vec<Value> =
+        present.iter().filter(|t| !OURS.contains(&text(t, "/key"))).cloned().collect();
     let mut want = |key: &str, effect: &str| {
         let same = present.iter().find(|t| text(t, "/key") == key && text(t, "/effect") == effect);
         let mut taint = json!({"key": key, "effect": effect});
@@ -213,9 +221,13 @@ fn disrupt(registry: &mut Registry, pod: &Value, reason: &str, message: &str) ->
     let kind = registry.catalog().find("", "v1", "pods").ok_or_else(ApiError::unavailable)?;
     let stamp = registry.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let mut new = pod.clone();
-    let mut conditions: Vec<Value> =
-        list(pod, "/status/conditions").iter().filter(|c| text(c, "/type") != "DisruptionTarget").cloned().collect();
-    conditions.push(json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+    let mut conditions: Vec<Value> = list(pod, "/status/conditions")
+        .iter()
+        .filter(|c| text(c, "/type") != "DisruptionTarget")
+        .cloned()
+        .collect();
+    conditions
+        .push(json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
         "lastProbeTime": null, "lastTransitionTime": stamp}));
     new["status"]["conditions"] = conditions.into();
     registry.replace(&kind, &Key::of(pod), Part::Status, new, &WriteOptions::default()).map(drop)
@@ -227,7 +239,11 @@ mod tests {
     use crate::api::registry::tests::{kind, pod, registry};
 
     fn options() -> Options {
-        Options { node_grace: Duration::from_secs(8), orphan_grace: Duration::from_secs(5), ..Options::default() }
+        Options {
+            node_grace: Duration::from_secs(8),
+            orphan_grace: Duration::from_secs(5),
+            ..Options::default()
+        }
     }
 
     /// A node `n1` with a renewed Lease and a ready pod that tolerates losing it for `seconds`.
@@ -274,7 +290,10 @@ mod tests {
         after(&mut observed, &mut registry, start, 14);
         let pod = registry.get(&pods, &key).unwrap();
         assert!(object::deleting(&pod));
-        assert_eq!(text(object::condition(&pod, "DisruptionTarget").unwrap(), "/reason"), "DeletionByTaintManager");
+        assert_eq!(
+            text(object::condition(&pod, "DisruptionTarget").unwrap(), "/reason"),
+            "DeletionByTaintManager"
+        );
     }
 
     #[tokio::test]

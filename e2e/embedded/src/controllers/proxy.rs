@@ -124,7 +124,9 @@ impl Known {
                     let key = Key::of(&event.object);
                     match event.change {
                         Change::Deleted => self.services.remove(&key),
-                        Change::Added | Change::Modified => self.services.insert(key.clone(), event.object.clone()),
+                        Change::Added | Change::Modified => {
+                            self.services.insert(key.clone(), event.object.clone())
+                        }
                     };
                     key
                 })
@@ -191,12 +193,16 @@ fn routes(service: &Value, slices: &[&Value]) -> Routes {
         let (mut ready, mut serving) = (Vec::new(), Vec::new());
         for slice in slices {
             let named = list(slice, "/ports").iter().find(|p| text(p, "/name") == text(port, "/name"));
-            let Some(target) = named.and_then(|p| p["port"].as_u64()).and_then(|n| u16::try_from(n).ok()) else {
+            let Some(target) = named.and_then(|p| p["port"].as_u64()).and_then(|n| u16::try_from(n).ok())
+            else {
                 continue;
             };
             for endpoint in list(slice, "/endpoints") {
                 let holds = |name: &str, otherwise: bool| {
-                    endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool).unwrap_or(otherwise)
+                    endpoint
+                        .pointer(&format!("/conditions/{name}"))
+                        .and_then(Value::as_bool)
+                        .unwrap_or(otherwise)
                 };
                 let Ok(ip) = text(endpoint, "/addresses/0").parse::<IpAddr>() else { continue };
                 let backend = SocketAddr::new(ip, target);
@@ -254,7 +260,12 @@ mod tests {
         assert_eq!(known.services(Batch::Snapshot(vec![Arc::new(service())])), BTreeSet::from([key.clone()]));
         assert!(known.update(&key).is_empty());
         let event = |object: Value, change| {
-            Batch::Events(vec![Arc::new(Event { revision: 1, change, object: Arc::new(object), previous: None })])
+            Batch::Events(vec![Arc::new(Event {
+                revision: 1,
+                change,
+                object: Arc::new(object),
+                previous: None,
+            })])
         };
         known.slices(event(slice(json!({})), Change::Added));
         assert_eq!(known.update(&key).len(), 1);

@@ -114,7 +114,9 @@ pub fn choose(
 }
 
 fn refusal(pod: &Value, node: &Value, pods: usize) -> Option<String> {
-    if flag(node, "/spec/unschedulable") && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule") {
+    if flag(node, "/spec/unschedulable")
+        && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule")
+    {
         return Some("node(s) were unschedulable".to_owned());
     }
     for taint in list(node, "/spec/taints") {
@@ -126,7 +128,9 @@ fn refusal(pod: &Value, node: &Value, pods: usize) -> Option<String> {
     let labels = object::strings(node, "/metadata/labels");
     let selected = object::strings(pod, "/spec/nodeSelector").iter().all(|(k, v)| labels.get(k) == Some(v));
     let required = pod
-        .pointer("/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms")
+        .pointer(
+            "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms",
+        )
         .and_then(Value::as_array);
     if !selected || required.is_some_and(|terms| !terms.iter().any(|t| term_matches(t, node))) {
         return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
@@ -145,12 +149,14 @@ pub fn toleration_matches(toleration: &Value, key: &str, value: &str, effect: &s
     let (k, e) = (text(toleration, "/key"), text(toleration, "/effect"));
     (e.is_empty() || e == effect)
         && (k.is_empty() || k == key)
-        && (text(toleration, "/operator") == "Exists" || (!k.is_empty() && text(toleration, "/value") == value))
+        && (text(toleration, "/operator") == "Exists"
+            || (!k.is_empty() && text(toleration, "/value") == value))
 }
 
 fn term_matches(term: &Value, node: &Value) -> bool {
     let labels = object::strings(node, "/metadata/labels");
-    let by_label = list(term, "/matchExpressions").iter().all(|e| holds(e, labels.get(text(e, "/key")).copied()));
+    let by_label =
+        list(term, "/matchExpressions").iter().all(|e| holds(e, labels.get(text(e, "/key")).copied()));
     let field = |e: &Value| (text(e, "/key") == "metadata.name").then(|| object::name(node));
     let by_field = list(term, "/matchFields").iter().all(|e| holds(e, field(e)));
     let empty = list(term, "/matchExpressions").is_empty() && list(term, "/matchFields").is_empty();
@@ -211,7 +217,8 @@ mod tests {
         cordoned["spec"]["unschedulable"] = true.into();
         let mut tainted = node("b");
         tainted["spec"]["taints"] = json!([{"key": "k", "value": "v", "effect": "NoSchedule"}]);
-        let refused = pick(&json!({}), vec![cordoned.clone(), tainted.clone(), node("c")], &[("c", 2)]).unwrap_err();
+        let refused =
+            pick(&json!({}), vec![cordoned.clone(), tainted.clone(), node("c")], &[("c", 2)]).unwrap_err();
         assert_eq!(
             refused,
             "0/3 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint {k: v}, 1 node(s) were \

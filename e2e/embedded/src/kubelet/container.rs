@@ -1,7 +1,7 @@
 //! One run of a container as a process group.
 
 use super::environment::Invocation;
-use super::machine::{Input, Waiting};
+use super::model::{Input, Waiting};
 use super::probe::{Purpose, Target, observe};
 use super::spec::{Container, Probe};
 use crate::options::ImageSpec;

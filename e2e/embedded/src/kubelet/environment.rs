@@ -1,6 +1,6 @@
 //! A container's command and environment, worked out from the pod.
 
-use super::machine::Waiting;
+use super::model::Waiting;
 use crate::api::object::{list, text};
 use crate::subnet::loopback_of;
 use serde_json::Value;
@@ -205,7 +205,8 @@ mod tests {
     use serde_json::json;
 
     fn run(container: Value) -> Result<Invocation, Waiting> {
-        let pod = json!({"metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}}, "spec": {"nodeName": "n1"}});
+        let pod =
+            json!({"metadata": {"name": "p", "uid": "u", "labels": {"a": "b"}}, "spec": {"nodeName": "n1"}});
         let volumes = BTreeMap::from([("state".to_owned(), PathBuf::from("/real"))]);
         let data = |name: &str| (name == "s").then(|| BTreeMap::from([("k".to_owned(), "v".to_owned())]));
         let context = Context {
@@ -220,7 +221,9 @@ mod tests {
     }
 
     fn variables(env: Value) -> Vec<(String, String)> {
-        run(json!({"env": env, "volumeMounts": [{"name": "state", "mountPath": "/var/state"}]})).unwrap().variables
+        run(json!({"env": env, "volumeMounts": [{"name": "state", "mountPath": "/var/state"}]}))
+            .unwrap()
+            .variables
     }
 
     #[test]
@@ -248,17 +251,21 @@ mod tests {
 
     #[test]
     fn arguments_are_expanded_and_placed() {
-        let found = run(json!({"args": ["--dir=/var/state/x", "$(A)", "/var/state"], "env": [{"name": "A", "value": "1"}],
-            "volumeMounts": [{"name": "state", "mountPath": "/var/state/"}]}));
+        let found = run(
+            json!({"args": ["--dir=/var/state/x", "$(A)", "/var/state"], "env": [{"name": "A", "value": "1"}],
+            "volumeMounts": [{"name": "state", "mountPath": "/var/state/"}]}),
+        );
         assert_eq!(found.unwrap().args.unwrap(), ["--dir=/real/x", "1", "/real"]);
     }
 
     #[test]
     fn a_missing_secret_makes_the_container_wait() {
-        let refused = run(json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]}));
+        let refused =
+            run(json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}]}));
         assert_eq!(refused.unwrap_err(), missing("secret \"none\" not found".into()));
-        let optional =
-            run(json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": true}}}]}));
+        let optional = run(
+            json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k", "optional": true}}}]}),
+        );
         assert!(optional.unwrap().variables.is_empty());
     }
 }

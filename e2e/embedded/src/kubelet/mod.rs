@@ -3,6 +3,7 @@
 mod container;
 mod environment;
 mod machine;
+mod model;
 pub mod node;
 mod probe;
 mod spec;

@@ -180,7 +180,8 @@ impl Node {
 }
 
 fn renew(registry: &mut Registry, name: &str) -> Result<()> {
-    let kind = registry.catalog().find("coordination.k8s.io", "v1", "leases").ok_or_else(ApiError::unavailable)?;
+    let kind =
+        registry.catalog().find("coordination.k8s.io", "v1", "leases").ok_or_else(ApiError::unavailable)?;
     let key = Key::new("kube-node-lease", name);
     let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string();
     match registry.get(&kind, &key) {
@@ -226,7 +227,8 @@ fn status(context: &NodeContext) -> Value {
         json!({"type": kind, "status": holds, "reason": reason, "message": message, "lastHeartbeatTime": now,
             "lastTransitionTime": now})
     };
-    let capacity = json!({"cpu": "2", "memory": "8Gi", "pods": context.options.pods_per_node.min(254).to_string()});
+    let capacity =
+        json!({"cpu": "2", "memory": "8Gi", "pods": context.options.pods_per_node.min(254).to_string()});
     json!({
         "capacity": capacity, "allocatable": capacity,
         "addresses": [{"type": "InternalIP", "address": context.address}, {"type": "Hostname", "address": context.name}],

@@ -1,6 +1,6 @@
 //! Probes and hooks against a container's process.
 
-use super::machine::Input;
+use super::model::Input;
 use super::spec::{Action, Probe};
 use std::io;
 use std::net::Ipv4Addr;
@@ -110,7 +110,8 @@ pub async fn observe(purpose: Purpose, probe: Probe, target: Target, pace: f64, 
     sleep(probe.delay.mul_f64(pace)).await;
     let mut counter = Counter::new(purpose, &probe);
     loop {
-        let tried = timeout(probe.timeout.max(Duration::from_millis(1)), attempt(&probe.action, &target)).await;
+        let tried =
+            timeout(probe.timeout.max(Duration::from_millis(1)), attempt(&probe.action, &target)).await;
         let (input, over) = counter.count(matches!(tried, Ok(Ok(()))));
         if let Some(input) = input {
             tell(input);
@@ -183,7 +184,10 @@ mod tests {
     fn thresholds() {
         assert_eq!(told(Purpose::Startup, &[false, false, true]), [Input::StartupPassed]);
         assert_eq!(told(Purpose::Startup, &[false, false, false]), [Input::Unhealthy]);
-        assert_eq!(told(Purpose::Liveness, &[true, false, false, true, false, false, false]), [Input::Unhealthy]);
+        assert_eq!(
+            told(Purpose::Liveness, &[true, false, false, true, false, false, false]),
+            [Input::Unhealthy]
+        );
         assert_eq!(
             told(Purpose::Readiness, &[false, true, true, false, false, true, false, false, false]),
             [Input::Ready(true), Input::Ready(false)]

@@ -139,7 +139,9 @@ fn container(raw: &Value, role: Role) -> Container {
 fn ports(container: &Value) -> BTreeMap<String, u16> {
     list(container, "/ports")
         .iter()
-        .filter_map(|p| Some((text(p, "/name").to_owned(), u16::try_from(p["containerPort"].as_u64()?).ok()?)))
+        .filter_map(|p| {
+            Some((text(p, "/name").to_owned(), u16::try_from(p["containerPort"].as_u64()?).ok()?))
+        })
         .collect()
 }
 
@@ -166,21 +168,28 @@ fn action(raw: &Value, ports: &BTreeMap<String, u16>) -> Option<Action> {
         Value::String(name) => ports.get(name).copied().or_else(|| name.parse().ok()),
         _ => None,
     };
-    let host = |value: &Value| value.get("host").and_then(Value::as_str).filter(|h| !h.is_empty()).map(str::to_owned);
+    let host = |value: &Value| {
+        value.get("host").and_then(Value::as_str).filter(|h| !h.is_empty()).map(str::to_owned)
+    };
     if let Some(http) = raw.get("httpGet") {
         let headers = list(http, "/httpHeaders");
         return Some(Action::Http {
             host: host(http),
             port: port(&http["port"])?,
             path: http.get("path").and_then(Value::as_str).unwrap_or("/").to_owned(),
-            headers: headers.iter().map(|h| (text(h, "/name").to_owned(), text(h, "/value").to_owned())).collect(),
+            headers: headers
+                .iter()
+                .map(|h| (text(h, "/name").to_owned(), text(h, "/value").to_owned()))
+                .collect(),
         });
     }
     if let Some(tcp) = raw.get("tcpSocket") {
         return Some(Action::Tcp { host: host(tcp), port: port(&tcp["port"])? });
     }
     if let Some(exec) = raw.get("exec") {
-        return Some(Action::Exec(list(exec, "/command").iter().filter_map(Value::as_str).map(str::to_owned).collect()));
+        return Some(Action::Exec(
+            list(exec, "/command").iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        ));
     }
     let seconds = raw.pointer("/sleep/seconds").and_then(Value::as_u64)?;
     Some(Action::Sleep(Duration::from_secs(seconds)))

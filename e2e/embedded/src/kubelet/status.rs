@@ -1,6 +1,7 @@
 //! A pod's status as the kubelet reports it.
 
-use super::machine::{Container, Exit, Machine, State};
+use super::machine::Machine;
+use super::model::{Container, Exit, State};
 use super::spec::Role;
 use crate::api::object::{list, text};
 use jiff::Timestamp;
@@ -80,7 +81,8 @@ fn wanted(machine: &Machine, pod: &Value, phase: &str) -> Vec<Wanted> {
         .collect();
     let unready = format!("containers with unready status: [{}]", not_ready.join(" "));
     let containers = not_ready.is_empty();
-    let gates: Vec<&str> = list(pod, "/spec/readinessGates").iter().map(|g| text(g, "/conditionType")).collect();
+    let gates: Vec<&str> =
+        list(pod, "/spec/readinessGates").iter().map(|g| text(g, "/conditionType")).collect();
     let closed = gates.iter().find(|g| !crate::api::object::is_true(pod, g));
     let reason = if over { "PodCompleted" } else { "ContainersNotReady" };
     let unready = if over { String::new() } else { unready };
@@ -122,7 +124,8 @@ fn condition(pod: &Value, kind: &str, holds: bool, reason: &str, message: &str, 
         Some(same) => same["lastTransitionTime"].clone(),
         None => stamp(now).into(),
     };
-    let mut condition = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": since});
+    let mut condition =
+        json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": since});
     if !reason.is_empty() {
         condition["reason"] = reason.into();
         condition["message"] = message.into();
@@ -175,7 +178,7 @@ fn stamp(time: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::{BackOff, Input, Waiting};
+    use super::super::model::{BackOff, Input, Waiting};
     use super::super::spec::Pod;
     use super::*;
     use std::time::Duration;
@@ -187,8 +190,11 @@ mod tests {
     }
 
     fn machine() -> (Machine, Timestamp) {
-        let back_off =
-            BackOff { first: Duration::from_secs(10), limit: Duration::from_secs(60), reset: Duration::from_secs(600) };
+        let back_off = BackOff {
+            first: Duration::from_secs(10),
+            limit: Duration::from_secs(60),
+            reset: Duration::from_secs(600),
+        };
         let mut machine = Machine::new(Pod::of(&pod()), &|_| 0, back_off);
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         machine.tick(now);
@@ -215,7 +221,10 @@ mod tests {
         assert_eq!(shown["status"]["observedGeneration"], 2);
         assert!(crate::api::object::is_true(&shown, "ContainersReady"));
         assert!(crate::api::object::is_true(&shown, "PodScheduled"), "others' conditions are kept");
-        assert_eq!(text(crate::api::object::condition(&shown, "Ready").unwrap(), "/reason"), "ReadinessGatesNotReady");
+        assert_eq!(
+            text(crate::api::object::condition(&shown, "Ready").unwrap(), "/reason"),
+            "ReadinessGatesNotReady"
+        );
         let mut open = pod();
         open["status"]["conditions"] = json!([{"type": "gate", "status": "True"}]);
         assert!(crate::api::object::is_true(&render(&machine, &open, now), "Ready"));

@@ -1,6 +1,6 @@
 //! A pod's volumes as directories.
 
-use super::machine::Waiting;
+use super::model::Waiting;
 use crate::api::object::{list, text};
 use serde_json::Value;
 use std::collections::BTreeMap;

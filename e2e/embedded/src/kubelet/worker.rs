@@ -2,7 +2,8 @@
 
 use super::container::{Happening, Places, Run};
 use super::environment::{Context, invocation};
-use super::machine::{BackOff, Effect, Input, Machine, Waiting};
+use super::machine::Machine;
+use super::model::{BackOff, Effect, Input, Waiting};
 use super::node::NodeContext;
 use super::probe::{Target, attempt};
 use super::spec::Pod;
@@ -54,7 +55,12 @@ struct Worker {
 }
 
 /// Runs a pod at an address until it is gone.
-pub async fn run(node: Arc<NodeContext>, pod: Arc<Value>, address: Ipv4Addr, mut views: watch::Receiver<View>) {
+pub async fn run(
+    node: Arc<NodeContext>,
+    pod: Arc<Value>,
+    address: Ipv4Addr,
+    mut views: watch::Receiver<View>,
+) {
     let (sender, mut happenings) = unbounded_channel();
     let mut worker = Worker::new(node, pod, address, sender);
     worker.look(&views.borrow_and_update().clone());
@@ -69,7 +75,12 @@ pub async fn run(node: Arc<NodeContext>, pod: Arc<Value>, address: Ipv4Addr, mut
 }
 
 impl Worker {
-    fn new(node: Arc<NodeContext>, pod: Arc<Value>, address: Ipv4Addr, sender: UnboundedSender<Happening>) -> Self {
+    fn new(
+        node: Arc<NodeContext>,
+        pod: Arc<Value>,
+        address: Ipv4Addr,
+        sender: UnboundedSender<Happening>,
+    ) -> Self {
         let uid = object::uid(&pod).to_owned();
         let back_off = BackOff {
             first: node.options.back_off,
@@ -152,7 +163,11 @@ impl Worker {
         false
     }
 
-    async fn wait(&mut self, views: &mut watch::Receiver<View>, happenings: &mut UnboundedReceiver<Happening>) {
+    async fn wait(
+        &mut self,
+        views: &mut watch::Receiver<View>,
+        happenings: &mut UnboundedReceiver<Happening>,
+    ) {
         let now = Timestamp::now();
         let wake = if self.finished { None } else { self.machine.wake(now) };
         let timer = async {
@@ -272,9 +287,13 @@ impl Worker {
         let c = &self.machine.containers[container];
         let image = self.node.options.images.get(&c.spec.image).ok_or_else(|| Waiting {
             reason: "ErrImagePull",
-            message: format!("image {:?} is not among the images that this cluster was started with", c.spec.image),
+            message: format!(
+                "image {:?} is not among the images that this cluster was started with",
+                c.spec.image
+            ),
         })?;
-        let (secret, config_map) = (|name: &str| self.data("secrets", name), |name: &str| self.data("configmaps", name));
+        let (secret, config_map) =
+            (|name: &str| self.data("secrets", name), |name: &str| self.data("configmaps", name));
         let volumes = volumes::prepare(&self.pod, &self.directory.join("volumes"), &secret, &config_map)?;
         let context = Context {
             pod: &self.pod,
@@ -297,8 +316,11 @@ impl Worker {
         invocation.variables = variables;
         let directory = self.directory.join("containers").join(&c.spec.name);
         let log = self.directory.join("logs").join(&c.spec.name).join(format!("{}.log", c.restarts));
-        let target =
-            Target { address: self.facts.address, directory: directory.clone(), variables: invocation.variables.clone() };
+        let target = Target {
+            address: self.facts.address,
+            directory: directory.clone(),
+            variables: invocation.variables.clone(),
+        };
         let places = Places { directory: &directory, log: &log };
         let groups = self.node.groups.clone();
         let run = Run::start((container, number), image, invocation, &places, target, groups, &self.sender)?;
@@ -325,7 +347,10 @@ impl Worker {
     fn report(&self) -> Reported {
         let now = Timestamp::now();
         let result = self.node.link.call(|registry| {
-            let kind = registry.catalog().find("", "v1", "pods").ok_or_else(crate::api::error::ApiError::unavailable)?;
+            let kind = registry
+                .catalog()
+                .find("", "v1", "pods")
+                .ok_or_else(crate::api::error::ApiError::unavailable)?;
             let pod = registry.get(&kind, &self.key)?;
             if object::uid(&pod) != self.facts.uid {
                 return Ok(false);
@@ -341,7 +366,10 @@ impl Worker {
     fn remove(&self) -> Reported {
         let options = DeleteOptions::now(&self.facts.uid);
         let result = self.node.link.call(|registry| {
-            let kind = registry.catalog().find("", "v1", "pods").ok_or_else(crate::api::error::ApiError::unavailable)?;
+            let kind = registry
+                .catalog()
+                .find("", "v1", "pods")
+                .ok_or_else(crate::api::error::ApiError::unavailable)?;
             registry.delete(&kind, &self.key, &options).map(|_| true)
         });
         reported(result)

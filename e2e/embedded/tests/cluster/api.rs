@@ -4,8 +4,8 @@ use crate::support::{client, definition, options, resource, thing, things};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::api::{
-    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, WatchEvent,
-    WatchParams,
+    Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy,
+    WatchEvent, WatchParams,
 };
 use kube::runtime::watcher::{self, Event};
 use processhub_embedded_cluster::{EmbeddedCluster, Verb};
@@ -38,7 +38,10 @@ async fn objects_are_created_read_changed_and_deleted() {
     let four = Patch::Merge(json!({"spec": {"replicas": 4}}));
     let scaled = things.patch_scale("a", &PatchParams::default(), &four).await.unwrap();
     assert_eq!(scaled.spec.unwrap().replicas, Some(4));
-    let wrong = DeleteParams { preconditions: Some(kube::api::Preconditions { uid: Some("x".into()), ..Default::default() }), ..Default::default() };
+    let wrong = DeleteParams {
+        preconditions: Some(kube::api::Preconditions { uid: Some("x".into()), ..Default::default() }),
+        ..Default::default()
+    };
     assert_eq!(code(things.delete("a", &wrong).await.unwrap_err()), 409);
     things.delete("a", &DeleteParams::default()).await.unwrap();
     assert_eq!(code(things.get("a").await.unwrap_err()), 404);
@@ -142,10 +145,12 @@ async fn owned_objects_go_with_their_owner() {
     let owned = json!({"metadata": {"name": "m", "ownerReferences": [{"apiVersion": "x.io/v1", "kind": "Thing",
         "name": "a", "uid": owner.metadata.uid}]}});
     maps.create(&PostParams::default(), &serde_json::from_value(owned).unwrap()).await.unwrap();
-    let foreground = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..Default::default() };
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..Default::default() };
     things.delete("a", &foreground).await.unwrap();
     crate::support::eventually("the owned object goes", || async {
-        (maps.get_opt("m").await.unwrap().is_none() && things.get_opt("a").await.unwrap().is_none()).then_some(())
+        (maps.get_opt("m").await.unwrap().is_none() && things.get_opt("a").await.unwrap().is_none())
+            .then_some(())
     })
     .await;
     cluster.shutdown().await;
@@ -186,7 +191,9 @@ async fn a_definition_is_established_at_once_and_serves_its_kind() {
     let cluster = EmbeddedCluster::start(options(0)).await.unwrap();
     let client = client(&cluster).await;
     things(&client).await;
-    let found = kube::discovery::pinned_kind(&client, &kube::core::GroupVersionKind::gvk("x.io", "v1", "Thing")).await;
+    let found =
+        kube::discovery::pinned_kind(&client, &kube::core::GroupVersionKind::gvk("x.io", "v1", "Thing"))
+            .await;
     let (found, capabilities) = found.unwrap();
     assert_eq!(found.plural, "things");
     let subresources: Vec<&str> = capabilities.subresources.iter().map(|(r, _)| r.plural.as_str()).collect();
@@ -202,7 +209,8 @@ async fn a_definition_is_established_at_once_and_serves_its_kind() {
             "CustomResourceDefinition",
         )),
     );
-    let refused = crds.create(&PostParams::default(), &serde_json::from_value(bad).unwrap()).await.unwrap_err();
+    let refused =
+        crds.create(&PostParams::default(), &serde_json::from_value(bad).unwrap()).await.unwrap_err();
     assert_eq!(code(refused), 422);
     cluster.shutdown().await;
 }

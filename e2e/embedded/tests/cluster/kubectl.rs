@@ -18,8 +18,9 @@ struct Kubectl<'a> {
 impl<'a> Kubectl<'a> {
     /// `None`, with a word about it, where there is no kubectl.
     fn of(cluster: &'a EmbeddedCluster) -> Option<Self> {
-        let found = std::env::var_os("PATH")
-            .is_some_and(|path| std::env::split_paths(&path).any(|dir| Path::new(&dir).join("kubectl").exists()));
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|dir| Path::new(&dir).join("kubectl").exists())
+        });
         if !found {
             eprintln!("skipped: there is no kubectl on this machine");
             return None;
@@ -40,7 +41,8 @@ impl<'a> Kubectl<'a> {
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
         let output = child.wait_with_output().await.unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), text)
     }
 
@@ -56,7 +58,8 @@ async fn get_describe_apply_scale_label_and_delete() {
     let cluster = EmbeddedCluster::start(options(0)).await.unwrap();
     let Some(kubectl) = Kubectl::of(&cluster) else { return };
     kubectl.ok("apply -f -", &definition().to_string()).await;
-    let thing = |spec: &str| format!("apiVersion: x.io/v1\nkind: Thing\nmetadata: {{name: a}}\nspec: {spec}\n");
+    let thing =
+        |spec: &str| format!("apiVersion: x.io/v1\nkind: Thing\nmetadata: {{name: a}}\nspec: {spec}\n");
     assert!(kubectl.ok("apply -f -", &thing("{hub: h}")).await.contains("created"));
     assert!(kubectl.ok("apply -f -", &thing("{hub: h}")).await.contains("unchanged"));
     let (success, refused) = kubectl.run("apply -f -", &thing("{hub: h, hup: h}")).await;

@@ -134,12 +134,15 @@ async fn what_cannot_start_says_why() {
     create::<Pod>(&client, nowhere).await;
     let reason = |p: &Value| p.pointer("/status/containerStatuses/0/state/waiting/reason").cloned();
     pod_until(&pods, "image", "has no image", |p| reason(p) == Some(json!("ErrImagePull"))).await;
-    pod_until(&pods, "secret", "has no secret", |p| reason(p) == Some(json!("CreateContainerConfigError"))).await;
+    pod_until(&pods, "secret", "has no secret", |p| reason(p) == Some(json!("CreateContainerConfigError")))
+        .await;
     let pending = pod_until(&pods, "node", "has no node", |p| {
         p.pointer("/status/conditions/0/reason") == Some(&json!("Unschedulable"))
     })
     .await;
-    assert!(pending.pointer("/status/conditions/0/message").unwrap().as_str().unwrap().starts_with("0/1 nodes"));
+    assert!(
+        pending.pointer("/status/conditions/0/message").unwrap().as_str().unwrap().starts_with("0/1 nodes")
+    );
     cluster.shutdown().await;
 }
 
@@ -174,9 +177,12 @@ async fn a_slice_written_by_hand_switches_a_service_and_leaves_connections_alone
         let running = pod_until(&pods, name, "becomes ready", ready).await;
         ips.push(running["status"]["podIP"].as_str().unwrap().to_owned());
     }
-    let service = create::<Service>(&client, json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let service =
+        create::<Service>(&client, json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}}))
+            .await;
     let address = format!("{}:80", service.spec.unwrap().cluster_ip.unwrap());
-    let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> =
+        Api::namespaced(client.clone(), "default");
     let slice = |ip: &str| {
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
@@ -184,7 +190,8 @@ async fn a_slice_written_by_hand_switches_a_service_and_leaves_connections_alone
     };
     let apply = PatchParams::apply("test");
     slices.patch("s", &apply, &Patch::Apply(slice(&ips[0]))).await.unwrap();
-    let mut old = eventually("the service listens", || async { TcpStream::connect(&address).await.ok() }).await;
+    let mut old =
+        eventually("the service listens", || async { TcpStream::connect(&address).await.ok() }).await;
     // The connection is carried to the first pod once it has answered there.
     old.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut buffer = [0_u8; 512];

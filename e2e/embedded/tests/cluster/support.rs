@@ -63,7 +63,10 @@ pub fn ready(pod: &Value) -> bool {
 
 /// Waits until a pod is gone.
 pub async fn gone(pods: &Api<Pod>, name: &str) {
-    eventually(&format!("pod {name} goes"), || async { pods.get_opt(name).await.unwrap().is_none().then_some(()) }).await;
+    eventually(&format!("pod {name} goes"), || async {
+        pods.get_opt(name).await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 /// Creates an object of a built-in kind from JSON.
@@ -137,8 +140,9 @@ pub fn definition() -> Value {
 
 /// Installs the custom kind and returns its API.
 pub async fn things(client: &Client) -> Api<DynamicObject> {
-    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
-        Api::all(client.clone());
+    let crds: Api<
+        k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    > = Api::all(client.clone());
     crds.patch("things.x.io", &PatchParams::apply("test"), &Patch::Apply(definition())).await.unwrap();
     Api::namespaced_with(client.clone(), "default", &resource())
 }

@@ -183,7 +183,8 @@ mod tests {
         let mut given = thing("a");
         given["spec"]["sise"] = 3.into();
         let with = |validation| WriteOptions { validation, ..WriteOptions::default() };
-        let strict = registry.create(&things, "default", given.clone(), &with(FieldValidation::Strict)).unwrap_err();
+        let strict =
+            registry.create(&things, "default", given.clone(), &with(FieldValidation::Strict)).unwrap_err();
         assert!(strict.message.contains("strict decoding error: unknown field \"spec.sise\""), "{strict}");
         let warned = registry.create(&things, "default", given, &with(FieldValidation::Warn)).unwrap();
         assert_eq!(warned.warnings, ["unknown field \"spec.sise\""]);

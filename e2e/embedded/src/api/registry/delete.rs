@@ -137,7 +137,9 @@ fn check_preconditions(kind: &Kind, old: &Value, options: &DeleteOptions) -> Res
         if let Some(wanted) = wanted
             && wanted != found
         {
-            let why = format!("Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}");
+            let why = format!(
+                "Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}"
+            );
             return Err(ApiError::conflict(&kind.group, &kind.plural, object::name(old), &why));
         }
     }
@@ -213,7 +215,10 @@ mod tests {
         let mut registry = registry();
         let pods = kind(&registry, "pods");
         registry.create(&pods, "default", pod("a"), &WriteOptions::default()).unwrap();
-        assert!(matches!(registry.delete(&pods, &key(), &DeleteOptions::default()).unwrap(), Deleted::Gone(_)));
+        assert!(matches!(
+            registry.delete(&pods, &key(), &DeleteOptions::default()).unwrap(),
+            Deleted::Gone(_)
+        ));
     }
 
     #[test]
@@ -230,16 +235,19 @@ mod tests {
         let mut given = thing("a");
         given["metadata"]["finalizers"] = json!(["x.io/hold"]);
         registry.create(&things, "default", given, &WriteOptions::default()).unwrap();
-        let Deleted::Going(going) = registry.delete(&things, &key(), &DeleteOptions::default()).unwrap() else {
+        let Deleted::Going(going) = registry.delete(&things, &key(), &DeleteOptions::default()).unwrap()
+        else {
             panic!("a finalizer holds it");
         };
         let mut more = (*going).clone();
         more["metadata"]["finalizers"] = json!(["x.io/hold", "x.io/new"]);
-        let refused = registry.replace(&things, &key(), Part::Main, more, &WriteOptions::default()).unwrap_err();
+        let refused =
+            registry.replace(&things, &key(), Part::Main, more, &WriteOptions::default()).unwrap_err();
         assert_eq!(refused.reason, Reason::Invalid);
         let mut free = (*going).clone();
         metadata(&mut free).remove("finalizers");
-        let Written { .. } = registry.replace(&things, &key(), Part::Main, free, &WriteOptions::default()).unwrap();
+        let Written { .. } =
+            registry.replace(&things, &key(), Part::Main, free, &WriteOptions::default()).unwrap();
         assert_eq!(registry.get(&things, &key()).unwrap_err().reason, Reason::NotFound);
     }
 

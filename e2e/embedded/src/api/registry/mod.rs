@@ -184,7 +184,9 @@ impl Registry {
             crd::complete(object, &self.stamp());
         }
         if let Some(Value::Object(map)) = object.get("metadata") {
-            unknown.extend(map.keys().filter(|k| !METADATA.contains(&k.as_str())).map(|k| format!("metadata.{k}")));
+            unknown.extend(
+                map.keys().filter(|k| !METADATA.contains(&k.as_str())).map(|k| format!("metadata.{k}")),
+            );
         }
         let words = |path: &String| format!("unknown field \"{path}\"");
         match options.validation {

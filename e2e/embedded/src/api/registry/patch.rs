@@ -37,7 +37,9 @@ impl Registry {
                      application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 ));
             }
-            PatchKind::Strategic | PatchKind::Apply => patch::strategic(&shown, &body, &Self::merge_keys(kind)),
+            PatchKind::Strategic | PatchKind::Apply => {
+                patch::strategic(&shown, &body, &Self::merge_keys(kind))
+            }
         };
         let given = body.pointer("/metadata/resourceVersion").is_some();
         self.write_changed(kind, key, part, changed, given, options)
@@ -75,7 +77,9 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written> {
         if options.manager.is_empty() {
-            return Err(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+            return Err(ApiError::bad_request(
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
         }
         check_type(kind, &mut body)?;
         let versioned = !object::resource_version(&body).is_empty();
@@ -121,8 +125,10 @@ mod tests {
         let made = registry.create(&things, "default", thing("a"), &plain).unwrap().object;
         let free = (PatchKind::Merge, json!({"spec": {"size": 2}}));
         registry.patch(&things, &key(), Part::Main, free, &plain).unwrap();
-        let stale = json!({"metadata": {"resourceVersion": object::resource_version(&made)}, "spec": {"size": 3}});
-        let refused = registry.patch(&things, &key(), Part::Main, (PatchKind::Merge, stale), &plain).unwrap_err();
+        let stale =
+            json!({"metadata": {"resourceVersion": object::resource_version(&made)}, "spec": {"size": 3}});
+        let refused =
+            registry.patch(&things, &key(), Part::Main, (PatchKind::Merge, stale), &plain).unwrap_err();
         assert_eq!(refused.reason, Reason::Conflict);
     }
 
@@ -136,7 +142,8 @@ mod tests {
         assert_eq!(refused.reason, Reason::UnsupportedMediaType);
         let pods = kind(&registry, "pods");
         registry.create(&pods, "default", pod("a"), &plain).unwrap();
-        let patch = (PatchKind::Strategic, json!({"spec": {"containers": [{"name": "worker", "image": "y"}]}}));
+        let patch =
+            (PatchKind::Strategic, json!({"spec": {"containers": [{"name": "worker", "image": "y"}]}}));
         let patched = registry.patch(&pods, &key(), Part::Main, patch, &plain).unwrap().object;
         assert_eq!(patched["spec"]["containers"][0]["image"], "y");
     }
@@ -145,12 +152,16 @@ mod tests {
     fn apply_creates_and_then_owns_what_it_set() {
         let (mut registry, things) = with_things();
         let options = WriteOptions { manager: "m".into(), ..WriteOptions::default() };
-        let body = |spec: Value| (PatchKind::Apply, json!({"apiVersion": "x.io/v1", "kind": "Thing", "spec": spec}));
-        let made = registry.patch(&things, &key(), Part::Main, body(json!({"names": ["x", "y"]})), &options).unwrap();
+        let body =
+            |spec: Value| (PatchKind::Apply, json!({"apiVersion": "x.io/v1", "kind": "Thing", "spec": spec}));
+        let made = registry
+            .patch(&things, &key(), Part::Main, body(json!({"names": ["x", "y"]})), &options)
+            .unwrap();
         assert!(made.created);
         let other = (PatchKind::Merge, json!({"spec": {"names": ["x", "y", "z"]}}));
         registry.patch(&things, &key(), Part::Main, other, &options).unwrap();
-        let again = registry.patch(&things, &key(), Part::Main, body(json!({"names": ["x"]})), &options).unwrap();
+        let again =
+            registry.patch(&things, &key(), Part::Main, body(json!({"names": ["x"]})), &options).unwrap();
         assert_eq!(again.object["spec"]["names"], json!(["x", "z"]));
     }
 

@@ -8,8 +8,14 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// Fields of the metadata that an update keeps from the stored object.
-const KEPT: [&str; 6] =
-    ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "generateName"];
+const KEPT: [&str; 6] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+];
 
 impl Registry {
     /// Replaces the object, or its status, by `object`.
@@ -172,7 +178,9 @@ fn refuse_new_finalizers(kind: &Kind, old: &Value, object: &Value) -> Result<()>
     }
     let cause = Cause::forbidden(
         "metadata.finalizers",
-        &format!("no new finalizers can be added if the object is being deleted, found new finalizers {new:?}"),
+        &format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers {new:?}"
+        ),
     );
     Err(ApiError::invalid(&kind.group, &kind.kind, object::name(object), vec![cause]))
 }
@@ -245,7 +253,8 @@ mod tests {
         both["spec"]["size"] = 5.into();
         both["status"] = json!({"epoch": 3});
         both["metadata"]["labels"] = json!({"a": "b"});
-        let status = registry.replace(&things, &key("a"), Part::Status, both.clone(), &plain()).unwrap().object;
+        let status =
+            registry.replace(&things, &key("a"), Part::Status, both.clone(), &plain()).unwrap().object;
         assert_eq!((&status["spec"]["size"], &status["status"]["epoch"]), (&json!(1), &json!(3)));
         assert!(status["metadata"].get("labels").is_none());
         assert_eq!(status["metadata"]["generation"], 1);
@@ -259,7 +268,8 @@ mod tests {
     fn a_write_without_change_changes_no_version() {
         let (mut registry, things) = with_things();
         let made = registry.create(&things, "default", thing("a"), &plain()).unwrap().object;
-        let again = registry.replace(&things, &key("a"), Part::Main, (*made).clone(), &plain()).unwrap().object;
+        let again =
+            registry.replace(&things, &key("a"), Part::Main, (*made).clone(), &plain()).unwrap().object;
         assert_eq!(object::resource_version(&again), object::resource_version(&made));
     }
 

@@ -124,13 +124,17 @@ fn fixed(api: &Api, route: &str, headers: &HeaderMap) -> Result<Option<Response>
     let parts: Vec<&str> = route.split('/').filter(|p| !p.is_empty()).collect();
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let aggregated = accept.contains("as=APIGroupDiscoveryList") && accept.contains("v=v2");
-    let found = |value: Option<Value>| value.map(|v| render::json(StatusCode::OK, &v)).ok_or_else(path::unknown);
+    let found =
+        |value: Option<Value>| value.map(|v| render::json(StatusCode::OK, &v)).ok_or_else(path::unknown);
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => Ok(Some(Response::new(Body::from("ok")))),
         ["version"] => found(Some(discovery::version())).map(Some),
         [root @ ("api" | "apis")] if aggregated => {
             let list = api.with(|r| discovery::aggregated(r.catalog(), *root == "api"));
-            Ok(Some(render::typed("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", &list)))
+            Ok(Some(render::typed(
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                &list,
+            )))
         }
         ["api"] => found(Some(json!({"kind": "APIVersions", "versions": ["v1"]}))).map(Some),
         ["apis"] => found(Some(api.with(|r| discovery::group_list(r.catalog())))).map(Some),

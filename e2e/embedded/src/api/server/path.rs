@@ -36,9 +36,12 @@ impl Path {
         let owned = |text: &str| Some(text.to_owned());
         let of_namespace = |sub: &str| ["status", "finalize"].contains(&sub);
         match *rest {
-            ["namespaces", name, sub] if of_namespace(sub) => {
-                Ok(Self { plural: "namespaces".to_owned(), name: owned(name), subresource: owned(sub), ..base })
-            }
+            ["namespaces", name, sub] if of_namespace(sub) => Ok(Self {
+                plural: "namespaces".to_owned(),
+                name: owned(name),
+                subresource: owned(sub),
+                ..base
+            }),
             ["namespaces", namespace, plural] => {
                 Ok(Self { namespace: owned(namespace), plural: plural.to_owned(), ..base })
             }

@@ -37,7 +37,8 @@ const META_ONLY: &[Field] = &[(1, "metadata", Shape::Message(META))];
 const SECRET: &[Field] =
     &[(1, "metadata", Shape::Message(META)), (2, "data", Shape::BytesMap), (3, "type", Shape::Text)];
 const CONFIG_MAP: &[Field] = &[(1, "metadata", Shape::Message(META)), (2, "data", Shape::TextMap)];
-const ENVELOPE: &[Field] = &[(1, "type", Shape::Message(&[(1, "apiVersion", Shape::Text), (2, "kind", Shape::Text)]))];
+const ENVELOPE: &[Field] =
+    &[(1, "type", Shape::Message(&[(1, "apiVersion", Shape::Text), (2, "kind", Shape::Text)]))];
 
 /// Whether a body is in Kubernetes' protobuf envelope.
 pub fn is_envelope(body: &[u8]) -> bool {
@@ -178,7 +179,8 @@ mod tests {
     #[test]
     fn an_eviction_with_its_options() {
         let options = [&[1 << 3, 30][..], &field(2, &field(1, b"uid-1")), &field(5, b"All")].concat();
-        let raw = [field(1, &[field(1, b"pod-a"), field(2, b""), field(3, b"d")].concat()), field(2, &options)];
+        let raw =
+            [field(1, &[field(1, b"pod-a"), field(2, b""), field(3, b"d")].concat()), field(2, &options)];
         let decoded = decode(&envelope("Eviction", &raw.concat())).unwrap();
         assert_eq!(
             decoded,

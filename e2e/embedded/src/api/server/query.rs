@@ -50,6 +50,10 @@ impl Query {
                 )));
             }
         };
-        Ok(WriteOptions { dry_run: self.dry_run(), validation, manager: self.text("fieldManager").to_owned() })
+        Ok(WriteOptions {
+            dry_run: self.dry_run(),
+            validation,
+            manager: self.text("fieldManager").to_owned(),
+        })
     }
 }

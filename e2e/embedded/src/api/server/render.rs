@@ -95,7 +95,9 @@ pub fn body(call: &Call) -> Result<Value, ApiError> {
     if let Ok(value) = serde_json::from_slice(&call.body) {
         return Ok(value);
     }
-    let unreadable = |why: String| ApiError::bad_request(format!("the body of the request is neither JSON nor YAML: {why}"));
+    let unreadable = |why: String| {
+        ApiError::bad_request(format!("the body of the request is neither JSON nor YAML: {why}"))
+    };
     let text = std::str::from_utf8(&call.body).map_err(|e| unreadable(e.to_string()))?;
     serde_saphyr::from_str(text).map_err(|e| unreadable(e.to_string()))
 }

@@ -83,19 +83,25 @@ fn scale(verb: Verb, call: &Call) -> Result<Response> {
 fn evict(call: &Call) -> Result<Response> {
     let body = render::body(call)?;
     let given = body.get("deleteOptions").cloned().unwrap_or_else(|| json!({}));
-    let mut options: DeleteOptions = serde_json::from_value(given)
-        .map_err(|e| ApiError::bad_request(format!("deleteOptions: {e}")))?;
+    let mut options: DeleteOptions =
+        serde_json::from_value(given).map_err(|e| ApiError::bad_request(format!("deleteOptions: {e}")))?;
     if call.query.dry_run() {
         options.dry_run = Some(vec!["All".to_owned()]);
     }
     call.api.with(|r| r.delete(&call.kind, &call.path.key(), &options))?;
-    Ok(render::json(StatusCode::CREATED, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
+    Ok(render::json(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+    ))
 }
 
 fn bind(call: &Call) -> Result<Response> {
     let node = text(&render::body(call)?, "/target/name").to_owned();
     call.api.with(|r| r.bind(&call.kind, &call.path.key(), &node))?;
-    Ok(render::json(StatusCode::CREATED, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
+    Ok(render::json(
+        StatusCode::CREATED,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}),
+    ))
 }
 
 async fn log(call: &Call) -> Result<Response> {

@@ -48,9 +48,9 @@ pub fn follow(call: &Call) -> Result<Response> {
     }
     let since: u64 = match asked {
         "" => 0,
-        text => text
-            .parse()
-            .map_err(|_| ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion is not a number")))?,
+        text => text.parse().map_err(|_| {
+            ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion is not a number"))
+        })?,
     };
     let seconds = call.query.text("timeoutSeconds").parse().unwrap_or(LONGEST);
     let now = Instant::now();
@@ -184,7 +184,9 @@ impl Watch {
             metadata["annotations"] = annotations;
         }
         let object = match self.form {
-            Form::Object => json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata}),
+            Form::Object => {
+                json!({"kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata})
+            }
             Form::Partial => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }

@@ -40,10 +40,12 @@ pub fn replace(call: &Call) -> Result<Response> {
 
 /// PATCH of an object or its status.
 pub fn patch(call: &Call) -> Result<Response> {
-    let content_type = call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let content_type =
+        call.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let how = PatchKind::of(content_type)?;
     let (body, options) = (render::body(call)?, call.query.write_options()?);
-    let written = call.api.with(|r| r.patch(&call.kind, &call.path.key(), part(call), (how, body), &options))?;
+    let written =
+        call.api.with(|r| r.patch(&call.kind, &call.path.key(), part(call), (how, body), &options))?;
     Ok(answer(call, &written))
 }
 
