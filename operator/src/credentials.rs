@@ -94,27 +94,36 @@ impl Credentials {
     /// Those of the API server; [`CallError::Missing`] where the Secret holds no key.
     pub async fn ensure(&self, hub: &ProcessHub) -> Result<Arc<Key>, CallError> {
         let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
-        if let Some(key) = self.known(&at) {
+        if let Some(key) = call::optional(self.read(&at).await)? {
             return Ok(key);
         }
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &at.namespace);
-        let name = secret_name(&at.name);
-        let secret = match call::optional(call::api("read key", secrets.get(&name)).await)? {
-            Some(secret) => secret,
-            None => match call::api("create key", secrets.create(&PostParams::default(), &fresh(hub)?)).await
-            {
-                // Made by an operator that led a moment ago.
-                Err(CallError::Exists { .. }) => call::api("read key", secrets.get(&name)).await?,
-                made => made?,
-            },
-        };
+        match call::api("create key", secrets.create(&PostParams::default(), &fresh(hub)?)).await {
+            // Or made by an operator that led a moment ago.
+            Ok(_) | Err(CallError::Exists { .. }) => self.read(&at).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The key of a hub that may be gone already.
+    ///
+    /// # Errors
+    /// Those of the API server, [`CallError::NotFound`] among them; [`CallError::Missing`] where the Secret holds no
+    /// key.
+    pub async fn read(&self, hub: &HubKey) -> Result<Arc<Key>, CallError> {
+        if let Some(key) = self.known(hub) {
+            return Ok(key);
+        }
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), &hub.namespace);
+        let name = secret_name(&hub.name);
+        let secret = call::api("read key", secrets.get(&name)).await?;
         let text = secret.data.as_ref().and_then(|data| data.get(KEY_ENTRY));
         let key = text.and_then(|text| Key::parse(&text.0)).ok_or_else(|| CallError::Missing {
             what: "read key",
             missing: format!("Secret {name} has no 64 hexadecimal digits under {KEY_ENTRY}; delete it"),
         })?;
         let key = Arc::new(key);
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(at, key.clone());
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(hub.clone(), key.clone());
         Ok(key)
     }
 }

@@ -60,6 +60,8 @@ points! {
     DeleteSource = "delete-source",
     /// The deletion of the target's pod.
     DeleteTarget = "delete-target",
+    /// The command to a committed cold swap's source to forward, before it ends.
+    HandOn = "hand-on",
     /// The deletion of a pod that belongs to no move any more.
     DeleteOrphan = "delete-orphan",
     /// The removal of the finalizer from a pod that is proven to have ended.

@@ -8,7 +8,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use processhub_protocol::wire::{Activate, Freeze, Import, Refusal, Report, TOKEN_HEADER, Thaw, path};
+use processhub_protocol::wire::{
+    Activate, Forward, Freeze, Import, Refusal, Report, TOKEN_HEADER, Thaw, path,
+};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -167,6 +169,19 @@ impl SidecarClient {
         patience: Duration,
     ) -> Result<Report, SidecarError> {
         self.command(to, path::THAW, command, patience).await
+    }
+
+    /// Commands a sealed source to forward to its successor; answers with the report after it.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn forward(
+        &self,
+        to: &Address,
+        command: &Forward,
+        patience: Duration,
+    ) -> Result<Report, SidecarError> {
+        self.command(to, path::FORWARD, command, patience).await
     }
 
     async fn command(

@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::hub;
 use crate::index::ProcessName;
 use crate::process::incarnation::PodFacts;
-use crate::process::release;
+use crate::process::{release, stop};
 
 /// Where the names of what has to be looked at go. They coalesce in the queues of the loops.
 #[derive(Clone, Debug)]
@@ -163,6 +163,9 @@ pub(crate) async fn processes(context: Arc<Context>, mut writer: Writer<HubProce
     while let Some(event) = events.next().await {
         writer.apply_watcher_event(&event);
         if let Event::Delete(process) = &event {
+            if context.leadership.valid() {
+                stop::tell(&context, process);
+            }
             context.forget(&ProcessUid(process.uid().unwrap_or_default()));
         }
         let Some(process) = touched(&event) else { continue };
@@ -212,11 +215,14 @@ pub(crate) async fn pods(context: Arc<Context>, listed: CancellationToken, wake:
         }
         if let Event::Apply(pod) | Event::InitApply(pod) = &event
             && let Some(facts) = PodFacts::of(pod)
-            && release::wanted(&facts)
+            && facts.going()
         {
             // Beside the watch: an API server that is slow for one pod delays no event of another.
             let context = context.clone();
-            tokio::spawn(async move { release::release(&context, &facts).await });
+            tokio::spawn(async move {
+                release::release(&context, &facts).await;
+                stop::let_go(&context, &facts).await;
+            });
         }
         if matches!(event, Event::InitDone) {
             listed.cancel();

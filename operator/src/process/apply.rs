@@ -10,11 +10,13 @@ use kube::{Api, ResourceExt};
 use processhub_crds::validate::validate;
 use processhub_crds::vocabulary::label;
 use processhub_crds::{HubProcess, MigrationTrigger};
+use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid, StateId};
-use processhub_protocol::ledger::{Kind, MoveResult, PodRef, Transition};
+use processhub_protocol::ledger::{Kind, MoveResult, Phase, PodRef, Transition};
 use processhub_protocol::wire::{
-    Activate, Addressee, CONTROL_PORT, Freeze, Grant, Import, ImportReason, Peer, Report, StartInfo, Thaw,
+    Activate, Addressee, CONTROL_PORT, Forward, Freeze, Grant, Import, ImportReason, Peer, Report, StartInfo,
+    Thaw,
 };
 
 use super::incarnation::PodFacts;
@@ -28,7 +30,7 @@ use crate::failpoint::Point;
 use crate::sidecar_client::Address;
 
 /// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Carries out one effect.
 ///
@@ -306,6 +308,33 @@ async fn answered(
     seen.age();
     observe::take_in(seen, &uid, report);
     Ok(())
+}
+
+/// The committed cold swap's source that still waits to be told where its process is. Its successor cannot tell it: it
+/// becomes active only when this source has ended, and the source's worker does not end before it has handed on.
+pub(crate) fn waits_to_hand_on(seen: &Observation) -> Option<PodUid> {
+    let migration = seen.ledger.migration.as_ref()?;
+    let committed = matches!(migration.phase, Phase::Committed { .. });
+    let source = migration.source.as_ref().filter(|_| committed && migration.kind == Kind::ColdSwap)?;
+    let report = seen.reports.get(&source.uid)?;
+    (matches!(report.role, Role::Frozen { .. }) && !seen.dead.contains_key(&source.uid))
+        .then(|| source.uid.clone())
+}
+
+/// Tells it: what it holds and what still arrives waits at the target from now on.
+pub(crate) async fn hand_on(
+    context: &Context,
+    seen: &mut Observation,
+    source: PodUid,
+) -> Result<(), CallError> {
+    let target = target_uid(seen)?;
+    let address_of_target = seen.ip(&target).ok_or_else(|| missing("hand on", "the target's address"))?;
+    let epoch = seen.ledger.migration.as_ref().map_or(seen.ledger.epoch, |migration| migration.epoch);
+    let peer = Peer { pod: target, address: address_of_target, control_port: CONTROL_PORT };
+    let command = Forward { to: addressee(seen, &source), epoch, peer };
+    let to = address(context, seen, &source).await?;
+    let sent = async { Ok(context.sidecars.forward(&to, &command, COMMAND_PATIENCE).await?) };
+    answered(context, seen, Point::HandOn, source, sent).await
 }
 
 fn freeze(seen: &Observation, uid: &PodUid, epoch: Epoch, capture: bool) -> Freeze {

@@ -19,6 +19,8 @@ pub struct PodFacts {
     pub process: ProcessUid,
     /// Name of that process.
     pub process_name: String,
+    /// Name of its hub.
+    pub hub: String,
     /// The epoch that it was created with.
     pub epoch: Epoch,
     /// Node that it is bound to.
@@ -62,6 +64,7 @@ impl PodFacts {
             uid: PodUid(pod.uid()?),
             process: ProcessUid(labels.get(label::PROCESS_UID)?.clone()),
             process_name: labels.get(label::PROCESS)?.clone(),
+            hub: labels.get(label::HUB)?.clone(),
             epoch: Epoch(labels.get(label::EPOCH)?.parse().ok()?),
             node: spec.and_then(|spec| spec.node_name.clone()),
             ip: status.and_then(|status| status.pod_ip.clone()).filter(|ip| !ip.is_empty()),
@@ -87,6 +90,7 @@ impl PodFacts {
             uid: PodUid(pod.uid().unwrap_or_default()),
             process: ProcessUid(String::new()),
             process_name: String::new(),
+            hub: String::new(),
             epoch: Epoch(0),
             node: None,
             ip: None,

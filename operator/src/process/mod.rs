@@ -17,6 +17,7 @@ pub mod proof;
 pub mod record;
 pub(crate) mod release;
 pub mod status;
+pub(crate) mod stop;
 mod tell;
 mod tidy;
 pub mod wish;
@@ -155,6 +156,12 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
     let mut undone = false;
     for _ in 0..MAX_STEPS {
         seen.leading = context.leadership.valid();
+        if let Some(source) = apply::waits_to_hand_on(seen)
+            && let Err(error) = apply::hand_on(context, seen, source).await
+        {
+            let pause = failed(context, seen, memory, "hand-on", &error);
+            return Ok(Done { waiting: Waiting::OldPodGone, pause: Some(pause), undone });
+        }
         let decision = seen.decide();
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None, undone });
@@ -170,13 +177,7 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
             match apply::apply(context, seen, memory, effect).await {
                 Ok(()) => memory.succeeded(),
                 Err(CallError::Conflict { .. }) => return Err(Conflict),
-                Err(error) => {
-                    tracing::warn!(effect = name, %error, "an effect failed; it is tried again");
-                    let labels = crate::metrics::ByEffect { effect: name.to_owned() };
-                    context.metrics.effects_failed_total.get_or_create(&labels).inc();
-                    pause = Some(memory.failed(error.to_string()));
-                    seen.trouble.clone_from(&memory.trouble);
-                }
+                Err(error) => pause = Some(failed(context, seen, memory, name, &error)),
             }
         }
         if pause.is_some() {
@@ -186,6 +187,21 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
     tracing::error!("{MAX_STEPS} steps and no end; paused");
     let pause = Some(memory.failed("the steps of this process come to no end".to_owned()));
     Ok(Done { waiting: Waiting::Nothing, pause, undone })
+}
+
+fn failed(
+    context: &Context,
+    seen: &mut Observation,
+    memory: &mut Memory,
+    effect: &'static str,
+    error: &CallError,
+) -> Duration {
+    tracing::warn!(effect, %error, "an effect failed; it is tried again");
+    let labels = crate::metrics::ByEffect { effect: effect.to_owned() };
+    context.metrics.effects_failed_total.get_or_create(&labels).inc();
+    let pause = memory.failed(error.to_string());
+    seen.trouble.clone_from(&memory.trouble);
+    pause
 }
 
 async fn read_again(

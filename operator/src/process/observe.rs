@@ -153,7 +153,7 @@ async fn prove_all(context: &Context, seen: &mut Observation, memory: &mut Memor
     Ok(())
 }
 
-async fn node_evidence(
+pub(crate) async fn node_evidence(
     context: &Context,
     name: Option<&str>,
     known: &mut BTreeMap<String, NodeEvidence>,

@@ -55,17 +55,20 @@ pub struct Blueprint<'a> {
     pub sidecar_image: &'a str,
 }
 
+/// The longest that the worker's end may wait for an urgent move.
+fn hook_bound(hub: &ProcessHub) -> Duration {
+    let Migration { state_query_timeout_milliseconds, .. } = hub.spec.migration;
+    let Worker { drain_timeout_milliseconds, .. } = hub.spec.worker;
+    HOOK_RESERVE + Duration::from_millis(drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds)
+}
+
 /// The pod's grace period: the longest that the hook may take, then the worker's own stop, then the retention.
 #[must_use]
 pub fn grace(hub: &ProcessHub) -> Duration {
-    let Migration { state_query_timeout_milliseconds, retention_milliseconds, .. } = hub.spec.migration;
-    let Worker { drain_timeout_milliseconds, .. } = hub.spec.worker;
     let own = hub.spec.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     let worker_stop =
         own.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs);
-    let milliseconds =
-        drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds + retention_milliseconds;
-    HOOK_RESERVE + worker_stop + Duration::from_millis(milliseconds)
+    hook_bound(hub) + worker_stop + Duration::from_millis(hub.spec.migration.retention_milliseconds)
 }
 
 /// The pod.
@@ -213,6 +216,7 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
         value("PROCESSHUB_HOLD_BYTES", worker.hold.bytes.to_string()),
         value("PROCESSHUB_HOLD_MILLISECONDS", worker.hold.milliseconds.to_string()),
         value("PROCESSHUB_RETENTION_MILLISECONDS", migration.retention_milliseconds.to_string()),
+        value("PROCESSHUB_HOOK_MILLISECONDS", hook_bound(hub).as_millis().to_string()),
         value("PROCESSHUB_HANDOVER", handover.to_owned()),
         EnvVar {
             name: "PROCESSHUB_KEY".to_owned(),

@@ -1,26 +1,24 @@
 //! Releases pods of cold-swap hubs: their finalizer keeps the object until they are proven to have ended, also against
 //! a forced deletion, and also after the process itself was deleted.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::vocabulary::finalizer;
 use serde_json::json;
 
 use super::incarnation::PodFacts;
+use super::observe;
+use super::proof::NodeEvidence;
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
 
-/// Whether this pod has the finalizer and is to go.
-pub(crate) fn wanted(facts: &PodFacts) -> bool {
-    facts.guarded && facts.going()
-}
-
 /// Removes the finalizer from this pod, if it is going and certainly ended.
 pub(crate) async fn release(context: &Context, facts: &PodFacts) {
-    if !wanted(facts) || !context.leadership.valid() {
+    if !facts.guarded || !facts.going() || !context.leadership.valid() {
         return;
     }
     match try_release(context, facts).await {
@@ -57,11 +55,12 @@ async fn try_release(context: &Context, facts: &PodFacts) -> Result<(), CallErro
     }
 }
 
+/// A pod that never had a node has never run; for the others somebody's statement about the node counts as it does for
+/// a recovery.
 async fn node_gone(context: &Context, facts: &PodFacts) -> Result<bool, CallError> {
-    let Some(name) = &facts.node else { return Ok(true) };
-    if context.stores.nodes.get(&ObjectRef::new(name)).is_some() {
-        return Ok(false);
+    if facts.node.is_none() {
+        return Ok(true);
     }
-    let nodes = Api::<Node>::all(context.client.clone());
-    Ok(call::optional(call::api("read Node", nodes.get(name)).await)?.is_none())
+    let evidence = observe::node_evidence(context, facts.node.as_deref(), &mut BTreeMap::new()).await?;
+    Ok(matches!(evidence, NodeEvidence::Deleted | NodeEvidence::Present { out_of_service: true }))
 }

@@ -1,0 +1,104 @@
+//! Ends the pods of a process whose object was deleted: `stop_child`.
+//!
+//! The pods are collected by their owner references, without a finalizer, so that uninstalling never hangs. But a
+//! worker's end waits for its process to be handed over (`preStop`), and here nobody takes it: its sidecar is told so.
+
+use std::time::Duration;
+
+use kube::{Api, Resource};
+use processhub_crds::HubProcess;
+use processhub_crds::vocabulary::EventReason;
+use processhub_protocol::fence::Role;
+use processhub_protocol::id::PodUid;
+use processhub_protocol::wire::{Addressee, CONTROL_PORT, Forward, Freeze, Peer, Report};
+use tokio::time::sleep;
+
+use super::apply::COMMAND_PATIENCE;
+use super::incarnation::PodFacts;
+use super::observe::REPORT_PATIENCE;
+use crate::assignments::HubKey;
+use crate::call::{self, CallError};
+use crate::context::Context;
+use crate::sidecar_client::Address;
+
+/// Attempts before the pod is left to its grace period.
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long requests under way may take; the object that said it is gone.
+const DRAIN_MILLISECONDS: u64 = 5000;
+/// Nobody's address: connections to it fail at once.
+const NOWHERE: &str = "255.255.255.255";
+
+/// Lets go of a pod that is going, if its process is no more.
+pub(crate) async fn let_go(context: &Context, facts: &PodFacts) {
+    if facts.ended {
+        return;
+    }
+    for _ in 0..ATTEMPTS {
+        if !context.leadership.valid() {
+            return;
+        }
+        match try_let_go(context, facts).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(pod = facts.name, %error, "the pod could not be let go of"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn try_let_go(context: &Context, facts: &PodFacts) -> Result<(), CallError> {
+    if lives(context, facts).await? {
+        return Ok(());
+    }
+    let Some(ip) = facts.ip.clone() else { return Ok(()) };
+    let hub = HubKey { namespace: facts.namespace.clone(), name: facts.hub.clone() };
+    let key = context.credentials.read(&hub).await?;
+    let to = Address { ip, port: CONTROL_PORT, token: key.token(&facts.uid) };
+    let report = context.sidecars.report(&to, REPORT_PATIENCE).await?;
+    // The object that held the ledger is gone for good, and a new one of its name is another process: no epoch of this
+    // one is ever given out again.
+    let sealed = match report.role {
+        Role::Active { .. } => {
+            context.sidecars.freeze(&to, &freeze(facts, &report), COMMAND_PATIENCE).await?
+        }
+        Role::Frozen { .. } => report,
+        Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } => return Ok(()),
+    };
+    context.sidecars.forward(&to, &forward(facts, &sealed), COMMAND_PATIENCE).await?;
+    tracing::info!(pod = facts.name, process = facts.process_name, "stopped");
+    Ok(())
+}
+
+/// Whether the process that this pod was created for exists: by a live read, because what follows cannot be undone.
+async fn lives(context: &Context, facts: &PodFacts) -> Result<bool, CallError> {
+    let processes = Api::<HubProcess>::namespaced(context.client.clone(), &facts.namespace);
+    let found =
+        call::optional(call::api("read HubProcess", processes.get_metadata(&facts.process_name)).await)?;
+    Ok(found.is_some_and(|object| {
+        object.meta().uid.as_ref() == Some(&facts.process.0) && object.meta().deletion_timestamp.is_none()
+    }))
+}
+
+fn addressee(facts: &PodFacts) -> Addressee {
+    Addressee { process: facts.process.clone(), pod: facts.uid.clone() }
+}
+
+fn freeze(facts: &PodFacts, report: &Report) -> Freeze {
+    Freeze {
+        to: addressee(facts),
+        epoch: report.floor.next(),
+        capture: false,
+        drain_timeout_milliseconds: DRAIN_MILLISECONDS,
+        state_query_timeout_milliseconds: DRAIN_MILLISECONDS,
+    }
+}
+
+fn forward(facts: &PodFacts, sealed: &Report) -> Forward {
+    let nobody = Peer { pod: PodUid(String::new()), address: NOWHERE.to_owned(), control_port: CONTROL_PORT };
+    Forward { to: addressee(facts), epoch: sealed.floor.next(), peer: nobody }
+}
+
+/// Says that a process was stopped; its object is gone already, the event outlives it.
+pub(crate) fn tell(context: &Context, object: &HubProcess) {
+    context.events.normal(object.object_ref(&()), EventReason::ProcessStopped, "the object was deleted");
+}
