@@ -9,7 +9,10 @@ use crate::parts::*;
 const NOW: u64 = 1_000;
 
 fn code<T: std::fmt::Debug>(judged: Result<T, processhub_protocol::wire::Refusal>) -> RefusalCode {
-    judged.expect_err("a refusal").code
+    match judged {
+        Err(refusal) => refusal.code,
+        Ok(obeyed) => panic!("should have been refused: {obeyed:?}"),
+    }
 }
 
 #[test]

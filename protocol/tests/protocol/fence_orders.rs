@@ -58,7 +58,12 @@ fn after(record: &Record, command: Command) -> Option<(Record, bool)> {
     };
     match verdict {
         Verdict::InEffect => Some((record.clone(), true)),
-        Verdict::Proceed => Some((done.expect("what may proceed can be done"), false)),
+        Verdict::Proceed => match done {
+            Ok(next) => Some((next, false)),
+            Err(refusal) => {
+                panic!("{command:?} was let in by {record:?} and then refused: {}", refusal.message)
+            }
+        },
     }
 }
 
