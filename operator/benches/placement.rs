@@ -1,10 +1,16 @@
 //! Times the placement of 100 000 processes over 1 000 nodes, and the whole plan around it. Prints; asserts nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
+use processhub_crds::{DistributionStrategy, MigrationStrategy};
+use processhub_operator::assignments::{HubKey, OwnerState, ProcessFacts, ProcessKey};
 use processhub_operator::plan::placement::{Free, Slot, place};
+use processhub_operator::plan::{Hub, Inputs, Memory, Node, Process, plan};
+use processhub_protocol::handover::{Handover, Waiting};
+use processhub_protocol::id::Epoch;
 
 const PROCESSES: usize = 100_000;
 const NODES: usize = 1_000;
@@ -45,6 +51,66 @@ fn main() {
     let gone: Vec<Option<usize>> = placed.iter().map(|slot| slot.filter(|slot| *slot != NODES - 1)).collect();
     let homeless = free(&gone);
     report("one node leaves", || place(&slots(NODES - 1), &homeless));
+
+    let mut inputs = inputs(&processes, &nodes, &placed);
+    let (settled, _) = plan(&inputs);
+    inputs.memory = settled.memory;
+    report("plan: nothing", || plan(&inputs).0);
+    inputs.nodes.insert(nodes[NODES].clone(), Node { ready: true, ..Node::default() });
+    let permitted = report("plan: joins", || plan(&inputs).1.moves.misplaced);
+    println!("  {permitted} misplaced");
+}
+
+/// A settled hub whose processes are where they were placed.
+fn inputs(processes: &[String], nodes: &[String], placed: &[Option<usize>]) -> Inputs {
+    let hub = Hub {
+        name: "cart".into(),
+        accepted: true,
+        paused: false,
+        deleting: false,
+        replicas: 0,
+        listed: BTreeMap::new(),
+        node_selector: BTreeSet::new(),
+        tolerations: Vec::new(),
+        distribution: DistributionStrategy::ConsistentHashing,
+        migration: MigrationStrategy::HotSwap,
+        handover: Handover::IfCapable,
+        max_concurrent: 32,
+        max_concurrent_per_node: 8,
+        debounce: 0,
+    };
+    let fit = Node { ready: true, ..Node::default() };
+    Inputs {
+        now: Timestamp::UNIX_EPOCH,
+        hub,
+        nodes: nodes[..NODES].iter().map(|name| (name.clone(), fit.clone())).collect(),
+        processes: processes
+            .iter()
+            .zip(placed)
+            .map(|(name, slot)| (name.clone(), process(name, slot.map(|slot| nodes[slot].clone()))))
+            .collect(),
+        taken: BTreeMap::new(),
+        memory: Memory::default(),
+    }
+}
+
+fn process(name: &str, node: Option<String>) -> Process {
+    let facts = ProcessFacts {
+        key: ProcessKey { uid: name.into(), namespace: "shop".into(), name: name.into() },
+        hub: HubKey { namespace: "shop".into(), name: "cart".into() },
+        epoch: Epoch(1),
+        pin: None,
+        wish: None,
+        paused: false,
+        node,
+        owner: OwnerState::Serving,
+        moving: None,
+        capable: Some(true),
+        waiting: Waiting::Nothing,
+        settled_by_wish: false,
+        failed: None,
+    };
+    Process { facts: Some(facts), ..Process::default() }
 }
 
 fn report<T>(what: &str, mut work: impl FnMut() -> T) -> T {

@@ -62,6 +62,8 @@ pub async fn run(context: Arc<Context>, triggers: impl Stream<Item = HubKey> + S
     .for_each(|_| std::future::ready(()))
     .await;
 }
+/// How soon a name that another hub had is asked for again.
+const TAKEN: Duration = Duration::from_secs(5);
 
 struct Loop {
     context: Arc<Context>,
@@ -132,7 +134,9 @@ async fn pass(
 
 fn next_look(plan: &Plan, now: Timestamp) -> Duration {
     let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
-    let wake = plan.wake.map_or(RESYNC, |wake| Duration::from_millis(wake.saturating_sub(now)));
+    // No watch of this hub tells when another one gives a name up.
+    let longest = if plan.children.taken.is_empty() { RESYNC } else { TAKEN };
+    let wake = plan.wake.map_or(longest, |wake| Duration::from_millis(wake.saturating_sub(now)).min(longest));
     wake.clamp(Duration::from_millis(1), RESYNC)
 }
 

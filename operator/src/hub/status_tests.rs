@@ -105,6 +105,22 @@ fn a_new_hub_starts_its_processes_and_one_without_nodes_says_why_it_cannot() {
 }
 
 #[test]
+fn a_process_that_no_node_can_take_is_not_said_to_be_under_way() {
+    let mut scene = scene(1);
+    scene.serving("cart-0", "n1");
+    let facts = scene.process("guest", "", json!({}));
+    (facts.owner, facts.node) = (OwnerState::None, None);
+    let process = scene.inputs.processes.get_mut("guest").unwrap();
+    (process.managed, process.child.pin) = (false, Some("n9".into()));
+    assert_eq!(
+        scene.conditions()[1..4],
+        ["Ready=False Starting", "Progressing=False Settled", "Rebalanced=False no_target_nodes"]
+    );
+    let status = scene.status();
+    assert!(status.conditions[1].message.ends_with("no node for guest"), "{}", status.conditions[1].message);
+}
+
+#[test]
 fn a_process_that_does_not_serve_is_named() {
     let mut scene = scene(2);
     scene.serving("cart-0", "n1");

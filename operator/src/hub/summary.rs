@@ -23,6 +23,8 @@ pub(super) struct Summary {
     /// How many are moving.
     pub moving: u32,
     starting: Vec<String>,
+    /// In order.
+    homeless: Vec<String>,
     not_ready: Vec<String>,
     unreachable: Vec<String>,
     may_miss: Vec<String>,
@@ -33,6 +35,8 @@ impl Summary {
     /// Goes through all processes once.
     pub fn of(sources: &Sources<'_>) -> Self {
         let mut summary = Self::default();
+        summary.homeless.clone_from(&sources.report.placement.pending);
+        summary.homeless.sort_unstable();
         for (name, object) in &sources.seen.objects {
             let facts = sources.seen.inputs.processes.get(name).and_then(|process| process.facts.as_ref());
             summary.add(name, object, facts);
@@ -40,7 +44,7 @@ impl Summary {
         summary
     }
 
-    fn add(&mut self, name: &str, object: &HubProcess, facts: Option<&ProcessFacts>) {
+    fn add(&mut self, name: &String, object: &HubProcess, facts: Option<&ProcessFacts>) {
         let status = object.status.as_ref();
         let conditions = status.map(|status| status.conditions.as_slice()).unwrap_or_default();
         let ready = get(conditions, ProcessCondition::Ready.as_str());
@@ -48,15 +52,15 @@ impl Summary {
         if ready.is_some_and(|ready| ready.status == "True") {
             self.ready += 1;
         } else if owned {
-            self.not_ready.push(name.to_owned());
-        } else {
-            self.starting.push(name.to_owned());
+            self.not_ready.push(name.clone());
+        } else if self.homeless.binary_search(name).is_err() {
+            self.starting.push(name.clone());
         }
         if ready.is_some_and(|ready| ready.reason == ProcessReason::OwnerUnreachable.as_str()) {
-            self.unreachable.push(name.to_owned());
+            self.unreachable.push(name.clone());
         }
         if status.is_some_and(|status| status.may_miss.is_some()) {
-            self.may_miss.push(name.to_owned());
+            self.may_miss.push(name.clone());
         }
         let Some(facts) = facts else { return };
         if facts.moving.as_ref().is_some_and(|moving| moving.kind != Kind::Start) {
@@ -99,10 +103,15 @@ impl Summary {
             );
             return condition(false, HubReason::ProcessesNotReady, &message);
         }
-        let waiting = if self.starting.is_empty() {
-            "the others are being created".to_owned()
-        } else {
+        let taken = &sources.report.children.taken;
+        let waiting = if !self.starting.is_empty() {
             format!("not started yet: {}", some(&self.starting))
+        } else if !self.homeless.is_empty() {
+            format!("no node for {}", some(&self.homeless))
+        } else if !taken.is_empty() {
+            "other hubs have the names of the rest; Degraded names them".to_owned()
+        } else {
+            "the others are being created".to_owned()
         };
         let message = format!("{} of {desired} processes acknowledge requests; {waiting}", self.ready);
         condition(false, HubReason::Starting, &message)
@@ -182,6 +191,11 @@ impl Summary {
                 self.moving, moves.misplaced
             );
             return condition(false, HubReason::Rebalancing, &message);
+        }
+        if !self.homeless.is_empty() {
+            let message =
+                format!("no node can take {}; kubectl describe hproc says why", some(&self.homeless));
+            return condition(false, HubReason::NoTargetNodes, &message);
         }
         condition(true, HubReason::Settled, "every process is where it belongs")
     }
