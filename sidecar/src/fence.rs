@@ -1,8 +1,13 @@
 //! The record on disk: what this sidecar must never forget.
 //!
-//! The file holds JSON and its checksum. It is replaced as a whole: written beside, synced, renamed, and the folder
-//! synced, all before the caller goes on (rule 3). A file that is torn, corrupt or of another pod is a lost record: the
-//! sidecar starts anew with a new [`RecordId`], so that nobody takes it for the one that made the old promises (rule 14).
+//! The file is a log: each change of the record appends one line, the record as JSON and its checksum, and is synced
+//! before the caller goes on (rule 3): one sync, because a blackout waits for it. Each start of the sidecar begins a new
+//! file with the last line, written beside, synced, renamed, and the folder synced.
+//!
+//! An end of the file that is no whole line is a change that was never answered: the line before is in force. Anything else
+//! that is not as it was written, or is of another pod, is a lost record: the sidecar starts anew with a new
+//! [`RecordId`](processhub_protocol::id::RecordId), so that nobody takes it for the one that made the old promises
+//! (rule 14).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,8 +19,10 @@ use processhub_protocol::ledger::Lost;
 use processhub_protocol::wire::{Peer, Refusal, StartInfo};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "record.json";
-const NEW_FILE: &str = "record.json.new";
+const FILE: &str = "record";
+const NEW_FILE: &str = "record.new";
+/// Length of the file from which on a change begins a new one.
+const LONG: u64 = 4 << 20;
 
 /// What is on disk: the record, and what is needed to carry its role out after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,9 +77,8 @@ pub enum Found {
 /// The record in memory and on disk; both are the same outside [`Fence::commit`].
 #[derive(Debug)]
 pub struct Fence {
-    folder: PathBuf,
     stored: Mutex<Stored>,
-    writing: tokio::sync::Mutex<()>,
+    log: Arc<tokio::sync::Mutex<Log>>,
 }
 
 impl Fence {
@@ -80,7 +86,7 @@ impl Fence {
     /// there.
     ///
     /// # Errors
-    /// When `first` cannot be written.
+    /// When the record cannot be written.
     pub fn open(
         folder: &Path,
         first: Record,
@@ -101,14 +107,8 @@ impl Fence {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Stored::new(first), Found::First),
             Err(_) => (Stored::new(first), Found::Lost),
         };
-        if found != Found::Kept {
-            replace(folder, &stored)?;
-        }
-        let fence = Self {
-            folder: folder.to_owned(),
-            stored: Mutex::new(stored),
-            writing: tokio::sync::Mutex::default(),
-        };
+        let log = Log::begin(folder, &stored)?;
+        let fence = Self { stored: Mutex::new(stored), log: Arc::new(tokio::sync::Mutex::new(log)) };
         Ok((Arc::new(fence), found))
     }
 
@@ -135,14 +135,14 @@ impl Fence {
     ) -> Result<Stored, CommitError> {
         let fence = Arc::clone(self);
         let work = async move {
-            let _one_at_a_time = fence.writing.lock().await;
+            let mut log = Arc::clone(&fence.log).lock_owned().await;
             let current = fence.stored();
             let stored = next(&current).map_err(CommitError::Refused)?;
             if stored == current {
                 return Ok(stored);
             }
-            let (folder, durable) = (fence.folder.clone(), stored.clone());
-            blocking(move || replace(&folder, &durable)).await?;
+            let durable = stored.clone();
+            blocking(move || log.append(&durable)).await?;
             *fence.stored.lock().unwrap_or_else(PoisonError::into_inner) = stored.clone();
             Ok(stored)
         };
@@ -163,26 +163,69 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Stored> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (json, checksum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
-    let checksum = u32::from_str_radix(checksum, 16).ok()?;
-    if checksum != crc32c::crc32c(json.as_bytes()) {
-        return None;
-    }
-    serde_json::from_str(json).ok()
+#[derive(Debug)]
+struct Log {
+    folder: PathBuf,
+    file: File,
+    length: u64,
+    /// An append failed half-way: what the file ends with is not known.
+    doubtful: bool,
 }
 
-fn replace(folder: &Path, stored: &Stored) -> io::Result<()> {
+impl Log {
+    fn begin(folder: &Path, stored: &Stored) -> io::Result<Self> {
+        let line = line(stored)?;
+        let beside = folder.join(NEW_FILE);
+        let mut file = File::create(&beside)?;
+        file.write_all(&line)?;
+        file.sync_all()?;
+        fs::rename(&beside, folder.join(FILE))?;
+        File::open(folder)?.sync_all()?;
+        Ok(Self { folder: folder.to_owned(), file, length: line.len() as u64, doubtful: false })
+    }
+
+    fn append(&mut self, stored: &Stored) -> io::Result<()> {
+        if self.doubtful || self.length > LONG {
+            *self = Self::begin(&self.folder, stored)?;
+            return Ok(());
+        }
+        let line = line(stored)?;
+        self.doubtful = true;
+        self.file.write_all(&line)?;
+        self.file.sync_data()?;
+        self.doubtful = false;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+}
+
+fn line(stored: &Stored) -> io::Result<Vec<u8>> {
     let json = serde_json::to_string(stored).map_err(io::Error::other)?;
     let checksum = crc32c::crc32c(json.as_bytes());
-    let beside = folder.join(NEW_FILE);
-    let mut file = File::create(&beside)?;
-    file.write_all(format!("{json}\n{checksum:08x}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, folder.join(FILE))?;
-    // Also makes durable the name of a state that was renamed into this folder before.
-    File::open(folder)?.sync_all()
+    Ok(format!("{json} {checksum:08x}\n").into_bytes())
+}
+
+/// The last whole line, if all lines are as they were written.
+fn parse(bytes: &[u8]) -> Option<Stored> {
+    let mut last = None;
+    for line in std::str::from_utf8(bytes).ok()?.split_inclusive('\n') {
+        match (parse_line(line.trim_end_matches('\n')), line.ends_with('\n')) {
+            (Some(stored), true) => last = Some(stored),
+            // Whole, but for a line's end that is gone or was changed.
+            (Some(_), false) | (None, true) => return None,
+            // A last byte that was changed makes an answered line look torn.
+            (None, false) if line.get(..line.len() - 1).and_then(parse_line).is_some() => return None,
+            (None, false) => {}
+        }
+    }
+    last
+}
+
+fn parse_line(line: &str) -> Option<Stored> {
+    let (json, checksum) = line.rsplit_once(' ')?;
+    let sound =
+        checksum.len() == 8 && u32::from_str_radix(checksum, 16).ok()? == crc32c::crc32c(json.as_bytes());
+    if sound { serde_json::from_str(json).ok() } else { None }
 }
 
 #[cfg(test)]
@@ -217,23 +260,44 @@ mod tests {
         assert_eq!((fence.stored(), found), (stored, Found::Kept));
     }
 
-    #[test]
-    fn a_record_that_cannot_be_believed_is_lost() {
+    async fn raise(fence: &Arc<Fence>, epoch: u64) -> Result<Stored, CommitError> {
+        let raised = fence.commit(move |stored| {
+            let mut stored = stored.clone();
+            stored.record.floor.epoch = Epoch(epoch);
+            Ok(stored)
+        });
+        raised.await
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_believed_is_lost() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), "one");
+        let (fence, _) = open(folder.path(), "one");
         let path = folder.path().join(FILE);
+        let before = fs::read(&path).unwrap().len();
+        raise(&fence, 7).await.unwrap();
         let good = fs::read(&path).unwrap();
         for length in 0..good.len() {
-            fs::write(&path, &good[..length]).unwrap();
-            let (fence, found) = open(folder.path(), "new");
-            assert_eq!((fence.record(), found), (first("new"), Found::Lost), "cut at {length}");
+            let floor = parse(&good[..length]).map(|stored| stored.record.floor.epoch);
+            // Cut in the second line: a change that was being written, and was never answered.
+            let torn = length >= before && length < good.len() - 1;
+            assert_eq!(floor, torn.then_some(Epoch(0)), "cut at {length}");
         }
         for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            fs::write(&path, &bad).unwrap();
-            assert_eq!(open(folder.path(), "new").1, Found::Lost, "bit flipped at {at}");
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                // Upper and lower case of a checksum's letters are the same number.
+                let floor = parse(&bad).map(|stored| stored.record.floor.epoch);
+                assert!(floor.is_none_or(|floor| floor == Epoch(7)), "bit {bit} flipped at {at}");
+            }
         }
+        let mut bad = good.clone();
+        bad[before + 9] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        assert_eq!(open(folder.path(), "new").1, Found::Lost);
+        fs::write(&path, []).unwrap();
+        assert_eq!(open(folder.path(), "new").1, Found::Lost);
         fs::write(&path, &good).unwrap();
         assert_eq!(Fence::open(folder.path(), first("new"), |_| false).unwrap().1, Found::Lost);
         let other = Record { pod: PodUid::from("other"), ..first("new") };
@@ -253,12 +317,23 @@ mod tests {
         };
         assert!(matches!(fence.commit(|_| Err(refusal)).await, Err(CommitError::Refused(_))));
         fs::create_dir(folder.path().join(NEW_FILE)).unwrap();
-        let changed = fence.commit(|stored| {
-            let mut stored = stored.clone();
-            stored.record.floor.epoch = Epoch(9);
-            Ok(stored)
-        });
-        assert!(matches!(changed.await, Err(CommitError::Disk(_))));
+        fence.log.lock().await.doubtful = true;
+        assert!(matches!(raise(&fence, 9).await, Err(CommitError::Disk(_))));
         assert_eq!(fence.stored(), before);
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fence, _) = open(folder.path(), "one");
+        let path = folder.path().join(FILE);
+        let one = fs::metadata(&path).unwrap().len();
+        raise(&fence, 2).await.unwrap();
+        assert!(fs::metadata(&path).unwrap().len() > one);
+        fence.log.lock().await.length = LONG + 1;
+        raise(&fence, 3).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), one);
+        raise(&fence, 4).await.unwrap();
+        assert_eq!(open(folder.path(), "two").0.record().floor.epoch, Epoch(4));
     }
 }

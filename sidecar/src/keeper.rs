@@ -1,7 +1,8 @@
 //! States on disk: one file each, with the parts one after the other and the manifest at the end.
 //!
-//! A state is written beside, synced, and renamed to the name of its digest; so a file of that name is whole. The
-//! folder is synced with the record that refers to the state ([`crate::fence`]).
+//! A state is written beside, renamed to the name of its digest, and synced, all before the record refers to it. The
+//! folder is not synced: the file systems in use keep a renamed file's name with the file, and where one does not, the
+//! record refers to a file that is not there, which makes it a lost record ([`crate::fence`]) and nothing worse.
 
 mod manifest;
 mod reader;
@@ -17,7 +18,7 @@ use processhub_protocol::id::StateId;
 
 pub use manifest::{CHUNK, Manifest, ManifestPart};
 pub use reader::Kept;
-pub use recorder::{RecordError, Recorder};
+pub use recorder::{RecordError, Recorder, Written};
 
 const SUFFIX: &str = ".state";
 const INCOMING: &str = ".incoming";

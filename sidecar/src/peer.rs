@@ -14,7 +14,7 @@ use processhub_protocol::wire::{Forward, Peer, Refusal, Report, TOKEN_HEADER, pa
 
 use crate::auth::Credentials;
 use crate::client::{Call, CallError, Client, full};
-use crate::keeper::{CHUNK, Keeper, Manifest, ManifestPart, RecordError, Recorder};
+use crate::keeper::{CHUNK, Keeper, Manifest, ManifestPart, RecordError, Recorder, Written};
 
 /// How long a small call may take, and how long a stream may stand still.
 const QUIET: Duration = Duration::from_secs(3);
@@ -97,7 +97,7 @@ impl Peers {
         serde_json::from_slice(&body).map_err(|error| PeerError::Wrong(format!("no report: {error}")))
     }
 
-    /// Fetches the sealed state `state` from `from` into `keeper`. Takes up broken streams where they broke, without end:
+    /// Fetches the sealed state `state` from `from` into `keeper`, where it may still be being synced. Takes up broken streams where they broke, without end:
     /// the caller bounds the time.
     ///
     /// # Errors
@@ -108,7 +108,7 @@ impl Peers {
         epoch: Epoch,
         state: &StateId,
         keeper: &Keeper,
-    ) -> Result<Manifest, PeerError> {
+    ) -> Result<Written, PeerError> {
         let announced = loop {
             match self.manifest(from, epoch).await {
                 Ok(manifest) => break manifest,
@@ -125,11 +125,11 @@ impl Peers {
             recorder.part(part.name.clone(), Some(part.bytes)).await?;
             self.pull_part(from, epoch, part, &mut recorder).await?;
         }
-        let manifest = recorder.finish(announced.state.seq, announced.vsn.clone()).await?;
-        if manifest.state != *state {
+        let written = recorder.finish(announced.state.seq, announced.vsn.clone()).await?;
+        if written.manifest.state != *state {
             return Err(PeerError::Wrong("bytes with another digest".to_owned()));
         }
-        Ok(manifest)
+        Ok(written)
     }
 
     async fn pull_part(

@@ -138,10 +138,8 @@ impl Sidecar {
         for part in &answer.parts {
             sizes.push(self.read_part(&answer, part, &mut recorder, time).await?);
         }
-        let (finished, summary) = tokio::join!(
-            recorder.finish(answer.seq, answer.vsn.clone()),
-            self.worker.end_capture(&answer.capture)
-        );
+        let synced = async { recorder.finish(answer.seq, answer.vsn.clone()).await?.synced().await };
+        let (synced, summary) = tokio::join!(synced, self.worker.end_capture(&answer.capture));
         let mut given = summary?.parts;
         given.sort_by(|a, b| a.name.cmp(&b.name));
         sizes.sort_by(|a, b| a.name.cmp(&b.name));
@@ -150,7 +148,7 @@ impl Sidecar {
                 "the worker gave out other lengths than arrived here: the capture was cut short",
             ));
         }
-        let manifest = finished.map_err(Failed::capture)?;
+        let manifest = synced.map_err(Failed::capture)?;
         self.metrics.state_bytes.set(manifest.state.bytes);
         Ok(Some(manifest.state))
     }

@@ -71,18 +71,21 @@ impl Sidecar {
     /// The state onto disk and, unless gated, into the worker; the start of the worker that has it.
     async fn take(&self, command: &Import, time: Duration) -> Result<Option<String>, Failed> {
         let begin = Instant::now();
-        let kept = match self.keeper.find(&command.state) {
-            // From an earlier attempt: its bytes are checked while they are read.
-            Ok(kept) => kept,
-            Err(_) => {
-                let pulled = self.peers.pull(&command.from, command.epoch, &command.state, &self.keeper);
-                let manifest = pulled.await.map_err(Failed::import)?;
-                self.keeper.find(&manifest.state).map_err(Failed::import)?
-            }
-        };
+        let pulled = self.peers.pull(&command.from, command.epoch, &command.state, &self.keeper);
+        let written = pulled.await.map_err(Failed::import)?;
+        let kept = self.keeper.find(&command.state).map_err(Failed::import)?;
         if self.gated() {
+            written.synced().await.map_err(Failed::import)?;
             return Ok(None);
         }
+        // The worker takes it while the disk does; both have to be done with it.
+        let (synced, given) = tokio::join!(written.synced(), self.give_first(command, &kept, begin + time));
+        synced.map_err(Failed::import)?;
+        given.map(Some)
+    }
+
+    /// The state into the worker; the start of the worker that has it.
+    async fn give_first(&self, command: &Import, kept: &Kept, deadline: Instant) -> Result<String, Failed> {
         let reason = match command.reason {
             ImportReason::Handover => Reason::Handover,
             ImportReason::Crash => Reason::Crash,
@@ -90,10 +93,10 @@ impl Sidecar {
         let mut attempts = 0;
         loop {
             let instance = self.standby_worker().await;
-            let left = time.saturating_sub(begin.elapsed());
+            let left = deadline.saturating_duration_since(Instant::now());
             let given = Given { epoch: command.epoch, reason, time: left };
-            let error = match self.deliver(&kept, given).await {
-                Ok(()) => return Ok(Some(instance)),
+            let error = match self.deliver(kept, given).await {
+                Ok(()) => return Ok(instance),
                 Err(error) => error,
             };
             attempts += 1;

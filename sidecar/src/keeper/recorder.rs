@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use processhub_protocol::contract::PartName;
 use processhub_protocol::id::{Seq, StateId};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart};
 use super::{Keeper, reader};
@@ -20,7 +20,33 @@ const QUEUE: usize = 4;
 #[derive(Debug)]
 pub struct Recorder {
     steps: mpsc::Sender<Step>,
-    work: JoinHandle<Result<Manifest, RecordError>>,
+    written: oneshot::Receiver<Manifest>,
+    work: Work,
+}
+
+type Work = JoinHandle<Result<(), RecordError>>;
+
+/// A state whose file is whole and has its name, but may not be on disk yet.
+#[derive(Debug)]
+pub struct Written {
+    /// What it consists of.
+    pub manifest: Manifest,
+    work: Work,
+}
+
+impl Written {
+    /// Waits until it is on disk.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub async fn synced(self) -> Result<Manifest, RecordError> {
+        ended(self.work.await)?;
+        Ok(self.manifest)
+    }
+}
+
+fn ended(result: Result<Result<(), RecordError>, JoinError>) -> Result<(), RecordError> {
+    result.unwrap_or_else(|error| Err(RecordError::Disk(io::Error::other(error))))
 }
 
 /// Why a state could not be written.
@@ -51,15 +77,16 @@ enum Step {
 impl Recorder {
     pub(super) fn begin(path: PathBuf, keeper: Keeper) -> Self {
         let (steps, queue) = mpsc::channel(QUEUE);
+        let (sender, written) = oneshot::channel();
         let work = tokio::task::spawn_blocking(move || {
-            let result = Writer::create(&path).and_then(|writer| writer.run(queue, &path, &keeper));
+            let result = Writer::create(&path).and_then(|writer| writer.run(queue, &path, &keeper, sender));
             if result.is_err() {
                 // It may not even exist; the next start removes what stays.
                 let _ = fs::remove_file(&path);
             }
             result
         });
-        Self { steps, work }
+        Self { steps, written, work }
     }
 
     /// Begins the next part. With `bytes` its length is known beforehand and is held to.
@@ -78,15 +105,15 @@ impl Recorder {
         self.step(Step::Bytes(bytes)).await
     }
 
-    /// Ends the state; its file is on disk and has its name when this returns.
+    /// Ends the state; its file can be read by its name when this returns, and is being synced.
     ///
     /// # Errors
     /// As [`Recorder::part`].
-    pub async fn finish(mut self, seq: Seq, vsn: String) -> Result<Manifest, RecordError> {
+    pub async fn finish(mut self, seq: Seq, vsn: String) -> Result<Written, RecordError> {
         self.step(Step::Finish(seq, vsn)).await?;
-        match self.work.await {
-            Ok(result) => result,
-            Err(error) => Err(RecordError::Disk(io::Error::other(error))),
+        match self.written.await {
+            Ok(manifest) => Ok(Written { manifest, work: self.work }),
+            Err(_) => Err(failure(self.work.await)),
         }
     }
 
@@ -94,11 +121,15 @@ impl Recorder {
         if self.steps.send(step).await.is_ok() {
             return Ok(());
         }
-        match (&mut self.work).await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(_)) => Err(RecordError::Disk(io::Error::other("the state has been ended already"))),
-            Err(error) => Err(RecordError::Disk(io::Error::other(error))),
-        }
+        Err(failure((&mut self.work).await))
+    }
+}
+
+/// Why the work ended before it was to.
+fn failure(result: Result<Result<(), RecordError>, JoinError>) -> RecordError {
+    match ended(result) {
+        Err(error) => error,
+        Ok(()) => RecordError::Disk(io::Error::other("the state has been ended already")),
     }
 }
 
@@ -129,7 +160,8 @@ impl Writer {
         mut queue: mpsc::Receiver<Step>,
         path: &Path,
         keeper: &Keeper,
-    ) -> Result<Manifest, RecordError> {
+        written: oneshot::Sender<Manifest>,
+    ) -> Result<(), RecordError> {
         while let Some(step) = queue.blocking_recv() {
             match step {
                 Step::Part(name, bytes) => self.part(name, bytes)?,
@@ -138,9 +170,10 @@ impl Writer {
                     self.end_part()?;
                     let manifest = self.manifest(seq, vsn)?;
                     reader::write_manifest(&mut self.file, &manifest)?;
-                    self.file.sync_all()?;
                     fs::rename(path, keeper.path(&manifest.state))?;
-                    return Ok(manifest);
+                    // Who asked for it may be gone by now; the file is whole all the same.
+                    let _ = written.send(manifest);
+                    return Ok(self.file.sync_all()?);
                 }
             }
         }

@@ -17,7 +17,7 @@ async fn record(keeper: &Keeper, parts: &[(&str, Option<u64>, &[u8])]) -> Result
             recorder.bytes(Bytes::copy_from_slice(piece)).await?;
         }
     }
-    recorder.finish(42, "1.0".into()).await
+    recorder.finish(42, "1.0".into()).await?.synced().await
 }
 
 async fn read(kept: &Kept, part: &str) -> Vec<u8> {

@@ -237,9 +237,11 @@ async fn a_pod_that_lost_its_volume_is_another_one() {
         let before = operator.report(&pod).await;
         pod.kill_sidecar();
         if torn {
-            let record = pod.config.state_dir.join("record.json");
-            let bytes = std::fs::read(&record).unwrap();
-            std::fs::write(&record, &bytes[..bytes.len() / 2]).unwrap();
+            let record = pod.config.state_dir.join("record");
+            let mut bytes = std::fs::read(&record).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&record, &bytes).unwrap();
         } else {
             std::fs::remove_dir_all(&pod.config.state_dir).unwrap();
         }
