@@ -18,7 +18,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -54,7 +54,7 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ClusterError {
 
 impl Drop for EmbeddedCluster {
     fn drop(&mut self) {
-        for kubelet in self.nodes.values().filter_map(|n| n.kubelet.as_ref()) {
+        for kubelet in self.lock().values().filter_map(|n| n.kubelet.as_ref()) {
             kubelet.abort();
         }
         // The runtime may be gone: then nothing else ends the pods.
@@ -67,7 +67,7 @@ impl Drop for EmbeddedCluster {
 pub struct EmbeddedCluster {
     api: Arc<Api>,
     address: SocketAddr,
-    server: Option<Server>,
+    server: tokio::sync::Mutex<Option<Server>>,
     serving: watch::Sender<bool>,
     directory: PathBuf,
     link: Link,
@@ -76,7 +76,7 @@ pub struct EmbeddedCluster {
     options: Arc<Options>,
     subnet: Arc<Subnet>,
     controllers: JoinSet<()>,
-    nodes: BTreeMap<String, NodeHandle>,
+    nodes: Mutex<BTreeMap<String, NodeHandle>>,
 }
 
 /// What the cluster keeps of a node.
@@ -120,10 +120,10 @@ impl EmbeddedCluster {
         controllers.spawn(collector::run(link.clone(), api.changes()));
         controllers.spawn(endpoints::run(link.clone()));
         controllers.spawn(proxy::run(link.clone()));
-        let mut cluster = Self {
+        let cluster = Self {
             api,
             address,
-            server: Some(server),
+            server: tokio::sync::Mutex::new(Some(server)),
             serving,
             directory,
             link,
@@ -131,7 +131,7 @@ impl EmbeddedCluster {
             pids: Arc::default(),
             subnet: Arc::new(subnet),
             controllers,
-            nodes: BTreeMap::new(),
+            nodes: Mutex::default(),
             options: options.clone(),
         };
         for name in &options.nodes {
@@ -144,17 +144,16 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// When the node runs already, or there are 254 nodes.
-    pub fn join_node(&mut self, name: &str) -> Result<(), ClusterError> {
-        let running = self.nodes.get(name).is_some_and(|n| n.kubelet.is_some());
-        if running {
+    pub fn join_node(&self, name: &str) -> Result<(), ClusterError> {
+        let mut nodes = self.lock();
+        if nodes.get(name).is_some_and(|n| n.kubelet.is_some()) {
             return Err(ClusterError::NodeRuns(name.to_owned()));
         }
-        let number = match self.nodes.get(name) {
+        let number = match nodes.get(name) {
             Some(known) => known.number,
-            None => u8::try_from(self.nodes.len() + 1)
-                .ok()
-                .filter(|n| *n < 255)
-                .ok_or(ClusterError::TooManyNodes)?,
+            None => {
+                u8::try_from(nodes.len() + 1).ok().filter(|n| *n < 255).ok_or(ClusterError::TooManyNodes)?
+            }
         };
         let (connected, open) = watch::channel(true);
         let context = NodeContext {
@@ -170,7 +169,7 @@ impl EmbeddedCluster {
             pids: self.pids.clone(),
         };
         let kubelet = tokio::spawn(node::run(Arc::new(context)));
-        self.nodes.insert(name.to_owned(), NodeHandle { number, connected, kubelet: Some(kubelet) });
+        nodes.insert(name.to_owned(), NodeHandle { number, connected, kubelet: Some(kubelet) });
         Ok(())
     }
 
@@ -178,8 +177,8 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// When no such node runs.
-    pub async fn kill_node(&mut self, name: &str) -> Result<(), ClusterError> {
-        let kubelet = self.nodes.get_mut(name).and_then(|n| n.kubelet.take());
+    pub async fn kill_node(&self, name: &str) -> Result<(), ClusterError> {
+        let kubelet = self.lock().get_mut(name).and_then(|n| n.kubelet.take());
         let kubelet = kubelet.ok_or_else(|| ClusterError::NoSuchNode(name.to_owned()))?;
         kubelet.abort();
         // The only error is the cancellation; afterwards every pod's task is dropped, and its processes with it.
@@ -204,22 +203,28 @@ impl EmbeddedCluster {
     }
 
     fn connect(&self, name: &str, connected: bool) -> Result<(), ClusterError> {
-        let node = self.nodes.get(name).ok_or_else(|| ClusterError::NoSuchNode(name.to_owned()))?;
+        let nodes = self.lock();
+        let node = nodes.get(name).ok_or_else(|| ClusterError::NoSuchNode(name.to_owned()))?;
         node.connected.send_replace(connected);
         Ok(())
     }
 
     /// The names of all nodes that ever joined.
-    pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.nodes.keys().map(String::as_str)
+    pub fn nodes(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
     }
 
-    /// The first process of a container, while it runs; a signal to it is the test's business.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, NodeHandle>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first process of a container, while it runs; its id is also that of the container's process group. Signals to
+    /// it are the test's business.
     pub fn pid(&self, namespace: &str, pod: &str, container: &str) -> Option<i32> {
         self.pids.of(&Key::new(namespace, pod), container)
     }
 
-    /// The files with a container's output, oldest run first; `None` where it never ran.
+    /// The files with a container's output, oldest run first; none where it never ran.
     pub fn logs(&self, namespace: &str, pod: &str, container: &str) -> Vec<PathBuf> {
         self.api.log_files(&Key::new(namespace, pod), container)
     }
@@ -244,14 +249,19 @@ impl EmbeddedCluster {
         self.api.audit().counts()
     }
 
+    /// The sequence number of the newest request, for [`Self::audit_since`].
+    pub fn audit_mark(&self) -> u64 {
+        self.api.audit().latest()
+    }
+
     /// The requests after the one with this sequence number, oldest first.
     pub fn audit_since(&self, sequence: u64) -> Vec<Entry> {
         self.api.audit().since(sequence)
     }
 
     /// Closes the API server with every connection; nodes and pods go on, objects are kept.
-    pub async fn stop_apiserver(&mut self) {
-        if let Some(server) = self.server.take() {
+    pub async fn stop_apiserver(&self) {
+        if let Some(server) = self.server.lock().await.take() {
             self.serving.send_replace(false);
             server.stop().await;
         }
@@ -261,9 +271,10 @@ impl EmbeddedCluster {
     ///
     /// # Errors
     /// When the port was taken meanwhile.
-    pub async fn start_apiserver(&mut self) -> Result<(), ClusterError> {
-        if self.server.is_none() {
-            self.server = Some(serve(self.address, &self.api).await?);
+    pub async fn start_apiserver(&self) -> Result<(), ClusterError> {
+        let mut server = self.server.lock().await;
+        if server.is_none() {
+            *server = Some(serve(self.address, &self.api).await?);
             self.serving.send_replace(true);
         }
         Ok(())
@@ -278,8 +289,7 @@ impl EmbeddedCluster {
     pub async fn shutdown(mut self) {
         self.stop_apiserver().await;
         self.controllers.shutdown().await;
-        let names: Vec<String> = self.nodes.keys().cloned().collect();
-        for name in names {
+        for name in self.nodes() {
             // A node that was killed before is off already.
             let _ = self.kill_node(&name).await;
         }

@@ -158,7 +158,7 @@ async fn owned_objects_go_with_their_owner() {
 
 #[tokio::test]
 async fn a_stopped_api_server_keeps_its_objects() {
-    let mut cluster = EmbeddedCluster::start(options(0)).await.unwrap();
+    let cluster = EmbeddedCluster::start(options(0)).await.unwrap();
     let client = client(&cluster).await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
     let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}});

@@ -28,7 +28,7 @@ fn on(node: &str, name: &str) -> Value {
 
 #[tokio::test]
 async fn a_node_that_loses_its_power_takes_its_processes_along_and_may_come_back() {
-    let mut cluster = EmbeddedCluster::start(options(1)).await.unwrap();
+    let cluster = EmbeddedCluster::start(options(1)).await.unwrap();
     let client = client(&cluster).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     cluster.join_node("late").unwrap();
