@@ -2,6 +2,7 @@
 //! promises.
 
 pub mod artifacts;
+pub mod bench;
 pub mod demo;
 pub mod journal;
 pub mod load;

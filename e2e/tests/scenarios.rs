@@ -1,12 +1,19 @@
 //! Runs the scenarios on the clusters that there are, as tests of their own names, on one cluster each.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use libtest_mimic::{Arguments, Failed, Trial};
-use processhub_e2e::scenario::ALL;
+use processhub_e2e::scenario::{ALL, Scenario};
 use processhub_e2e::site::{Site, SiteKind};
+use processhub_local_cluster::CLUSTER_TESTS;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+/// Nothing takes so long; whoever does hangs.
+const BOUND: Duration = Duration::from_secs(300);
 
 /// A cluster that the first scenario starts and the last one leaves to the end of the process.
 struct Ground {
@@ -16,17 +23,32 @@ struct Ground {
 }
 
 impl Ground {
-    fn run(&self, scenario: &processhub_e2e::scenario::Scenario) -> Result<(), Failed> {
+    fn new(kind: SiteKind) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Self { kind, runtime: Runtime::new()?, site: OnceCell::new() }))
+    }
+
+    fn run(&self, scenario: &Scenario) -> Result<(), Failed> {
+        let began = Instant::now();
         let found: anyhow::Result<String> = self.runtime.block_on(async {
             let site = self.site.get_or_try_init(|| Site::start(self.kind, 3)).await?;
-            (scenario.run)(site).await
+            let found = timeout(BOUND, (scenario.run)(site)).await.context("it hangs").flatten();
+            if found.is_err() {
+                site.keep_logs();
+                eprintln!("logs: {}", site.logs().display());
+            }
+            // What failed first is what counts.
+            let tidied = site.tidy().await;
+            let found = found?;
+            tidied.context("afterwards")?;
+            Ok(found)
         });
+        let took = began.elapsed().as_secs_f64();
         match found {
             Ok(found) => {
-                println!("{}: {found}", scenario.name);
+                println!("{} ({took:.0} s): {found}", scenario.name);
                 Ok(())
             }
-            Err(error) => Err(format!("{error:#}").into()),
+            Err(error) => Err(format!("after {took:.0} s: {error:#}").into()),
         }
     }
 }
@@ -35,19 +57,26 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = Arguments::from_args();
     // The scenarios of one cluster change its nodes: one after another.
     arguments.test_threads = Some(1);
+    let wanted = std::env::var(CLUSTER_TESTS).unwrap_or_default();
     let mut grounds = Vec::new();
-    if processhub_local_cluster::wanted("scenarios on the local cluster") {
-        grounds.push((
-            "local",
-            Arc::new(Ground { kind: SiteKind::Local, runtime: Runtime::new()?, site: OnceCell::new() }),
-        ));
+    match wanted.as_str() {
+        "embedded" => grounds.push(("embedded", Ground::new(SiteKind::Embedded)?)),
+        "local" => grounds.push(("local", Ground::new(SiteKind::Local)?)),
+        _ => eprintln!(
+            "SKIPPED scenarios: they need a cluster; set {CLUSTER_TESTS} to embedded, or to local (as root)"
+        ),
     }
     let trials = grounds
         .iter()
         .flat_map(|(prefix, ground)| {
             ALL.iter().map(move |scenario| {
                 let ground = Arc::clone(ground);
-                Trial::test(format!("{prefix}::{}", scenario.name), move || ground.run(scenario))
+                let name = match scenario.impossible_on(ground.kind) {
+                    None => format!("{prefix}::{}", scenario.name),
+                    Some(why) => format!("{prefix}::{} (skipped: {why})", scenario.name),
+                };
+                let impossible = scenario.impossible_on(ground.kind).is_some();
+                Trial::test(name, move || ground.run(scenario)).with_ignored_flag(impossible)
             })
         })
         .collect();

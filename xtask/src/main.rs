@@ -1,5 +1,6 @@
 //! The few commands a person types: `cargo xtask <command>`.
 
+mod bench;
 mod cluster;
 mod demo;
 #[cfg(test)]
@@ -22,6 +23,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What things cost, measured
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// A real Kubernetes cluster of many nodes on this machine
     Cluster(cluster::Arguments),
     /// Every generated file of the repository, again
@@ -36,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Bench(command) => bench::run(command),
         Command::Cluster(arguments) => cluster::run(arguments),
         Command::Generate => generate::run(),
         Command::Demo(options) => demo::run(options),

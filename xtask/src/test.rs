@@ -52,9 +52,13 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
     tests.env_remove(CLUSTER_TESTS);
     summary.step("tests without a cluster", tests)?;
     if arguments.quick {
-        summary.skip("local cluster: --quick");
+        summary.skip("clusters: --quick");
         return Ok(());
     }
+    let mut tests =
+        cargo(["test", "--package", "processhub-e2e", "--test", "scenarios", "--", "--nocapture"]);
+    tests.env(CLUSTER_TESTS, "embedded");
+    summary.step("scenarios on the embedded cluster", tests)?;
     match local_cluster_impossible() {
         Some(why) => {
             summary.skip(&format!("local cluster: {why}"));

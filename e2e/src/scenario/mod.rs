@@ -1,14 +1,22 @@
 //! Everything that may happen to a hub, each under load, each judged by the same oracles.
 
+mod count;
+mod failpoints;
+mod hub;
+mod input;
 mod nodes;
+mod operator;
 mod pods;
+mod source;
+mod swaps;
+mod target;
 mod wishes;
 
 use std::pin::Pin;
 
 use anyhow::Result;
 
-use crate::site::Site;
+use crate::site::{Site, SiteKind};
 
 /// What a scenario found, in one line, beside that it passed.
 pub type Finding = String;
@@ -20,25 +28,86 @@ pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Finding>> + 'a>>;
 pub struct Scenario {
     /// Unique, with underscores.
     pub name: &'static str,
-    /// Runs it on a site that it leaves with the nodes it found.
+    /// Runs it. What it leaves behind is taken away by [`Site::tidy`].
     pub run: fn(&Site) -> Run<'_>,
+    /// The one kind of cluster that it can run on, and why; none where it runs on all.
+    only: Option<(SiteKind, &'static str)>,
+}
+
+impl Scenario {
+    /// Why it cannot run on that kind of cluster, if it cannot.
+    #[must_use]
+    pub fn impossible_on(&self, kind: SiteKind) -> Option<&'static str> {
+        self.only.filter(|(only, _)| *only != kind).map(|(_, why)| why)
+    }
 }
 
 macro_rules! scenarios {
-    ($($module:ident :: $name:ident),* $(,)?) => {
+    ($($module:ident :: $name:ident $(only $kind:ident: $why:literal)?),* $(,)?) => {
         /// All scenarios, in the order in which they run.
         pub const ALL: &[Scenario] = &[
-            $(Scenario { name: stringify!($name), run: |site| Box::pin($module::$name(site)) }),*
+            $(Scenario {
+                name: stringify!($name),
+                run: |site| Box::pin($module::$name(site)),
+                only: scenarios!(@only $($kind $why)?),
+            }),*
         ];
     };
+    (@only) => { None };
+    (@only $kind:ident $why:literal) => { Some((SiteKind::$kind, $why)) };
 }
 
 scenarios![
     wishes::a_wish_moves_a_process_with_its_state,
     wishes::a_wish_for_a_node_that_is_no_member_is_refused,
+    wishes::a_move_is_cancelled,
     wishes::a_process_moves_back_and_forth,
-    pods::a_deleted_owner_is_moved_first,
+    swaps::a_cold_swap_carries_its_state,
+    swaps::a_cold_swap_without_handover,
+    swaps::a_hot_swap_without_handover,
+    swaps::a_move_is_six_writes_and_peace_is_none,
     nodes::a_node_joins,
     nodes::three_nodes_join_at_once,
     nodes::a_node_is_drained,
+    nodes::a_node_is_cordoned_in_mid_rebalance,
+    nodes::a_node_flaps,
+    nodes::a_node_loses_its_power,
+    pods::a_deleted_owner_is_moved_first,
+    pods::an_owner_deleted_without_grace,
+    pods::an_owner_deleted_by_force,
+    pods::a_template_that_does_not_start,
+    pods::a_worker_without_contract_moves_without_state,
+    pods::a_worker_without_contract_keeps_its_place_with_handover,
+    hub::a_hub_is_scaled,
+    hub::a_hub_is_scaled_in_mid_move,
+    hub::a_process_is_deleted_while_it_moves,
+    hub::a_hub_is_deleted_while_it_rebalances,
+    hub::processes_are_started_by_hand_and_pinned,
+    target::a_target_that_never_becomes_ready,
+    target::a_target_that_refuses_the_state,
+    target::a_target_whose_worker_is_killed_before_the_commit,
+    target::a_target_whose_sidecar_is_killed_before_the_commit,
+    target::a_target_whose_worker_is_killed_after_the_commit,
+    target::a_target_whose_sidecar_is_killed_after_the_commit,
+    source::a_source_whose_sidecar_is_killed_while_frozen,
+    source::a_source_whose_worker_is_killed_while_frozen,
+    source::a_source_whose_worker_is_killed_while_delivered,
+    source::a_worker_that_hangs_in_its_capture,
+    source::a_capture_that_grows_too_old,
+    source::requests_longer_than_the_drain_time,
+    source::a_worker_that_crashes_in_peace,
+    operator::the_leader_is_killed_in_mid_move,
+    operator::a_stale_leader_wakes_up,
+    operator::processes_serve_without_operator_and_api_server,
+    failpoints::every_effect_has_a_failpoint,
+    failpoints::the_operator_dies_before_each_effect,
+    failpoints::the_operator_dies_after_each_effect,
+    failpoints::the_answer_of_each_effect_is_lost,
+    input::objects_beyond_their_bounds_are_refused,
+    input::names_that_are_taken,
+    input::templates_that_cannot_be_used,
+    input::workers_that_answer_nonsense,
+    input::a_worker_of_another_contract,
+    input::a_stranger_commands_the_sidecar,
+    count::many_processes_are_rebalanced only Embedded: "its pods would not fit on one machine with real kubelets",
 ];

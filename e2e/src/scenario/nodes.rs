@@ -1,33 +1,38 @@
 //! Nodes come and go.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use processhub_crds::MigrationKind;
+use tokio::time::sleep;
 
 use super::Finding;
-use crate::site::Site;
+use crate::moves::Move;
+use crate::site::{Site, SiteKind};
 use crate::trial::{HubOptions, Trial};
-
-fn options(name: &str, replicas: u32) -> HubOptions {
-    HubOptions { name: name.to_owned(), replicas, ..HubOptions::default() }
-}
+use crate::wait::{Seen, until};
 
 pub(super) async fn a_node_joins(site: &Site) -> Result<Finding> {
-    join(site, "join", 20, 1).await
+    join(site, "join", 60, 1).await
 }
 
 pub(super) async fn three_nodes_join_at_once(site: &Site) -> Result<Finding> {
     join(site, "joins", 24, 3).await
 }
 
-/// Only new nodes are moved to, no more than their share, and then they are taken away again.
+/// Only new nodes are moved to, no more than their share.
 async fn join(site: &Site, name: &str, replicas: u32, count: usize) -> Result<Finding> {
-    let trial = Trial::begin(site, name, options(name, replicas), None).await?;
+    let trial = Trial::begin(site, name, HubOptions::of(name, replicas), None).await?;
     let before = site.nodes().await?.len();
     let joined = futures::future::try_join_all((0..count).map(|_| site.join())).await?;
     let share = replicas as usize * count / (before + count);
     trial.owned_at_least(&joined, share).await?;
     trial.settled().await?;
-    trial.under_load(500).await?;
-    let swaps: Vec<_> = trial.moves().into_iter().filter(crate::moves::Move::is_swap).collect();
+    trial.under_load(300).await?;
+    let swaps = trial.swaps();
     for moved in &swaps {
         ensure!(
             moved.to.as_ref().is_some_and(|to| joined.contains(to)),
@@ -36,24 +41,125 @@ async fn join(site: &Site, name: &str, replicas: u32, count: usize) -> Result<Fi
         );
     }
     ensure!(swaps.len() <= share + count, "{} moves for a share of {share}", swaps.len());
-    for node in &joined {
-        site.remove(node).await?;
-    }
-    trial.settled().await?;
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
     Ok(verdict.line())
 }
 
 pub(super) async fn a_node_is_drained(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "drain", options("drain", 12), None).await?;
+    let trial = Trial::begin(site, "drain", HubOptions::of("drain", 12), None).await?;
     let node = trial.owner_node("drain-0").await?;
+    let of_node = ListParams::default().fields(&format!("status.owner.node={node}"));
+    let there = trial.processes().list(&of_node).await?.items.len();
     site.drain(&node).await?;
     trial.evacuated(&node).await?;
     trial.settled().await?;
-    trial.under_load(500).await?;
-    site.cordon(&node, false).await?;
+    trial.under_load(300).await?;
+    let verdict = trial.finish().await?;
+    verdict.check_planned()?;
+    let from = verdict.moves.iter().filter(|moved| moved.from.as_deref() == Some(&node)).count();
+    ensure!(from == there, "{from} moves from a node with {there} processes: {:?}", verdict.moves);
+    Ok(verdict.line())
+}
+
+/// A cordon in the middle of a rebalance keeps further processes away; lifted, the rebalance goes on.
+pub(super) async fn a_node_is_cordoned_in_mid_rebalance(site: &Site) -> Result<Finding> {
+    let options = HubOptions::of("cordon", 16)
+        .spec(serde_json::json!({"migration": {"maxConcurrent": 1, "maxConcurrentPerNode": 1}}));
+    let trial = Trial::begin(site, "cordon", options, None).await?;
+    let joined = site.join().await?;
+    let nodes = [joined.clone()];
+    trial.owned_at_least(&nodes, 1).await?;
+    site.cordon(&joined, true).await?;
+    // The one that was under way may still arrive.
+    trial.settled().await?;
+    let there = trial.swaps().len();
+    ensure!(there < 4, "the cordon came too late to show anything: {there} moves");
+    trial.under_load(300).await?;
+    ensure!(trial.swaps().len() <= there + 1, "moves to a cordoned node: {:?}", trial.swaps());
+    site.cordon(&joined, false).await?;
+    trial.owned_at_least(&nodes, 4).await?;
+    trial.settled().await?;
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
     Ok(verdict.line())
+}
+
+/// A node whose cable is loose causes no storm of moves, and is used again when it stays.
+pub(super) async fn a_node_flaps(site: &Site) -> Result<Finding> {
+    let trial = Trial::begin(site, "flap", HubOptions::of("flap", 12), None).await?;
+    let node = trial.owner_node("flap-0").await?;
+    for seconds in [1, 2, 1] {
+        site.plug(&node, false).await?;
+        sleep(Duration::from_secs(seconds)).await;
+        site.plug(&node, true).await?;
+        sleep(Duration::from_secs(1)).await;
+    }
+    // Once for so long that it is NotReady.
+    site.plug(&node, false).await?;
+    not_ready(site, &node).await?;
+    site.plug(&node, true).await?;
+    trial.settled().await?;
+    trial.under_load(300).await?;
+    let swaps = trial.swaps();
+    ensure!(swaps.len() <= 4, "a storm of {} moves: {swaps:?}", swaps.len());
+    let verdict = trial.finish().await?;
+    verdict.check()?;
+    Ok(verdict.line())
+}
+
+/// A node that loses its power: first nothing is known, then somebody says that it is gone, and what may be missing is
+/// said on the objects that lost it, which are those of that node alone.
+pub(super) async fn a_node_loses_its_power(site: &Site) -> Result<Finding> {
+    let joined = site.join().await?;
+    let trial = Trial::begin(site, "power", HubOptions::of("power", 12), None).await?;
+    let of_node = ListParams::default().fields(&format!("status.owner.node={joined}"));
+    let names = trial.processes().list(&of_node).await?.items;
+    let names: Vec<_> = names.iter().map(kube::ResourceExt::name_any).collect();
+    ensure!(!names.is_empty(), "the node owns nothing");
+    trial.under_load(200).await?;
+    site.lose(&joined).await?;
+    let unknown = trial.says(&names[0], "Ready", "OwnerUnreachable").await?;
+    ensure!(unknown.status == "Unknown", "Ready={} of a process that nobody reaches", unknown.status);
+    let words = ["confirmed-dead", "out-of-service", "delete"];
+    ensure!(
+        words.iter().any(|word| unknown.message.contains(word)),
+        "it does not say what to do: {}",
+        unknown.message
+    );
+    // Nothing is taken over without proof.
+    ensure!(trial.owner_node(&names[0]).await? == joined, "taken over without proof of death");
+    let nodes: Api<Node> = Api::all(site.client());
+    nodes.delete(&joined, &DeleteParams::default()).await?;
+    trial.evacuated(&joined).await?;
+    trial.settled().await?;
+    for name in &names {
+        let status = trial.processes().get(name).await?.status.unwrap_or_default();
+        ensure!(status.may_miss.is_some(), "{name} does not say what may be missing");
+        trial.event(name, "StateLost").await?;
+    }
+    let excused: Vec<&str> = names.iter().map(String::as_str).collect();
+    let verdict = trial.finish_excusing(&excused).await?;
+    verdict.check_planned()?;
+    let recovered = verdict.moves.iter().filter(|moved| moved.kind == MigrationKind::Recover);
+    ensure!(recovered.filter(|moved| moved.succeeded()).count() == names.len(), "{:?}", verdict.moves);
+    ensure!(verdict.moves.iter().filter(|moved| Move::is_swap(moved)).count() == 0, "{:?}", verdict.moves);
+    Ok(format!("{} recovered, {} lost with the node; {}", names.len(), verdict.excused.lost, verdict.line()))
+}
+
+async fn not_ready(site: &Site, node: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(site.client());
+    let bound = match site.kind() {
+        SiteKind::Embedded => Duration::from_secs(20),
+        SiteKind::Local => Duration::from_secs(60),
+    };
+    until(&format!("{node} to be NotReady"), bound, async || {
+        let conditions = nodes.get(node).await?.status.and_then(|status| status.conditions);
+        let ready = conditions.unwrap_or_default().into_iter().find(|found| found.type_ == "Ready");
+        Ok(match ready {
+            Some(ready) if ready.status != "True" => Seen::Yes(()),
+            _ => Seen::NotYet("Ready".into()),
+        })
+    })
+    .await
 }

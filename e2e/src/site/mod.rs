@@ -82,7 +82,8 @@ impl Site {
         let mut site = Self { client, binaries, crew: Mutex::default(), ground, founders: BTreeSet::new() };
         if let Ground::Embedded(embedded) = &site.ground {
             embedded::install(&site.client).await?;
-            let crew = Crew::start(&operator::NAMES, embedded.recipe(&site.binaries)?, &embedded.logs());
+            let crew =
+                Crew::start(&operator::NAMES, embedded.recipe(&site.binaries)?, &embedded.operator_logs());
             site.set_crew(Some(Arc::new(crew)));
         }
         site.ready().await?;
@@ -114,12 +115,20 @@ impl Site {
         }
     }
 
-    /// Where the logs are; they outlive the site.
+    /// Where the logs are; those of the embedded cluster outlive it only after [`Site::keep_logs`].
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         match &self.ground {
             Ground::Embedded(embedded) => embedded.logs(),
             Ground::Local(local) => local.logs(),
+        }
+    }
+
+    /// Lets the logs outlive the site.
+    pub fn keep_logs(&self) {
+        match &self.ground {
+            Ground::Embedded(embedded) => embedded.keep_logs(),
+            Ground::Local(_) => {}
         }
     }
 
@@ -145,7 +154,7 @@ impl Site {
     /// When it does not come up.
     pub async fn join(&self) -> Result<String> {
         let node = match &self.ground {
-            Ground::Embedded(embedded) => embedded.join().await?,
+            Ground::Embedded(embedded) => embedded.join()?,
             Ground::Local(local) => local.join().await?,
         };
         self.node_ready(&node).await?;
@@ -170,7 +179,7 @@ impl Site {
     /// When there is no such node.
     pub async fn plug(&self, node: &str, plugged: bool) -> Result<()> {
         match &self.ground {
-            Ground::Embedded(embedded) => embedded.plug(node, plugged).await,
+            Ground::Embedded(embedded) => embedded.plug(node, plugged),
             Ground::Local(local) => local.plug(node, plugged).await,
         }
     }
@@ -204,7 +213,7 @@ impl Site {
     /// When it does not run.
     pub async fn signal(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
         match &self.ground {
-            Ground::Embedded(embedded) => embedded.signal(namespace, pod, container, signal).await,
+            Ground::Embedded(embedded) => embedded.signal(namespace, pod, container, signal),
             Ground::Local(_) => {
                 let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
                 let status = pods.get(pod).await?.status.unwrap_or_default();
@@ -223,9 +232,9 @@ impl Site {
     }
 
     /// A place in the record of writes.
-    pub async fn mark(&self) -> Mark {
+    pub fn mark(&self) -> Mark {
         match &self.ground {
-            Ground::Embedded(embedded) => embedded.mark().await,
+            Ground::Embedded(embedded) => embedded.mark(),
             Ground::Local(local) => local.mark(),
         }
     }
@@ -234,9 +243,9 @@ impl Site {
     ///
     /// # Errors
     /// When the record cannot be read.
-    pub async fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
+    pub fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
         match &self.ground {
-            Ground::Embedded(embedded) => Ok(embedded.writes_since(mark).await),
+            Ground::Embedded(embedded) => Ok(embedded.writes_since(mark)),
             Ground::Local(local) => local.writes_since(mark),
         }
     }

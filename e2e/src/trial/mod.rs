@@ -223,7 +223,19 @@ impl<'a> Trial<'a> {
             self.targets.insert(name, target.clone());
             new.push(target);
         }
+        self.reachable(new.clone()).await?;
         self.load.add(new).await
+    }
+
+    /// Waits until every process answers at its stable address: the nodes learn of a new one a moment after it serves.
+    async fn reachable(&mut self, targets: Vec<Target>) -> Result<()> {
+        let load = tokio::sync::Mutex::new(&mut self.load);
+        until("every process to answer at its address", Duration::from_secs(60), async || {
+            let answers = load.lock().await.fetch(targets.clone(), "/healthz").await?;
+            let silent = answers.into_iter().find_map(|(process, answer)| Some((process, answer.err()?)));
+            Ok(silent.map_or(Seen::Yes(()), |(process, error)| Seen::NotYet(format!("{process}: {error}"))))
+        })
+        .await
     }
 
     /// The stable address of a process.

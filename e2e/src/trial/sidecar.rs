@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, ResourceExt};
+use processhub_protocol::fence::Role;
 use processhub_protocol::id::PodUid;
 use processhub_protocol::wire::{CONTROL_PORT, Report, TOKEN_HEADER, path};
 use processhub_sidecar::auth::Credentials;
@@ -62,6 +63,23 @@ impl Trial<'_> {
         let answer = self.command(pod, Some(token), "GET", path::REPORT, String::new()).await?;
         anyhow::ensure!(answer.status == 200, "{pod} answered {}: {}", answer.status, answer.body);
         serde_json::from_str(&answer.body).context("a report")
+    }
+
+    /// Waits until a pod's sidecar holds requests for a move.
+    ///
+    /// # Errors
+    /// When it does not within half a minute.
+    pub async fn frozen(&mut self, pod: &str) -> Result<Report> {
+        self.reports(pod, "that it is frozen", |report| matches!(report.role, Role::Frozen { .. })).await
+    }
+
+    /// Waits until a pod's sidecar holds the state of its predecessor.
+    ///
+    /// # Errors
+    /// When it does not within half a minute.
+    pub async fn delivered(&mut self, pod: &str) -> Result<Report> {
+        self.reports(pod, "that it holds the state", |report| matches!(report.role, Role::Delivered { .. }))
+            .await
     }
 
     /// Waits until the sidecar of a pod says that this is so.
