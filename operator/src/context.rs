@@ -5,15 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt};
 use processhub_crds::{HubProcess, ProcessHub};
 use processhub_protocol::id::ProcessUid;
 
 use crate::assignments::{Board, HubKey};
-use crate::credentials::Credentials;
+use crate::call::CallError;
+use crate::credentials::{Credentials, Key};
 use crate::events::Events;
-use crate::failpoint::{Failpoint, Failpoints};
+use crate::failpoint::{Failpoint, Failpoints, Point};
 use crate::index::{Pods, Routes};
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
@@ -96,6 +97,15 @@ impl Context {
     pub(crate) fn forget(&self, process: &ProcessUid) {
         self.board.forget(process);
         drop(self.memories.take(process));
+    }
+
+    /// The key of a hub; made where there is none.
+    pub(crate) async fn key(&self, hub: &ProcessHub) -> Result<std::sync::Arc<Key>, CallError> {
+        let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
+        match self.credentials.known(&at) {
+            Some(key) => Ok(key),
+            None => self.failpoints.pass(Point::CreateKey, self.credentials.ensure(hub)).await,
+        }
     }
 
     /// How long a grant that is given now may last: as long as the Lease is certainly held.

@@ -62,6 +62,8 @@ points! {
     DeleteTarget = "delete-target",
     /// The command to a committed cold swap's source to forward, before it ends.
     HandOn = "hand-on",
+    /// The commands to the sidecar of a process that was deleted.
+    LetGo = "let-go",
     /// The deletion of a pod that belongs to no move any more.
     DeleteOrphan = "delete-orphan",
     /// The removal of the finalizer from a pod that is proven to have ended.

@@ -417,7 +417,7 @@ fn source_peer(seen: &Observation) -> Option<Peer> {
 
 async fn address(context: &Context, seen: &Observation, uid: &PodUid) -> Result<Address, CallError> {
     let ip = seen.ip(uid).ok_or_else(|| missing("command", "the pod's address"))?;
-    let key = context.credentials.ensure(&seen.hub).await?;
+    let key = context.key(&seen.hub).await?;
     Ok(Address { ip, port: CONTROL_PORT, token: key.token(uid) })
 }
 

@@ -204,7 +204,7 @@ async fn ask(context: &Context, seen: &mut Observation) -> Result<(), CallError>
     to_ask.sort();
     to_ask.dedup();
     to_ask.retain(|uid| !seen.dead.contains_key(uid));
-    let key = context.credentials.ensure(&seen.hub).await?;
+    let key = context.key(&seen.hub).await?;
     let questions = to_ask.into_iter().filter_map(|uid| {
         let address = Address { ip: seen.ip(&uid)?, port: CONTROL_PORT, token: key.token(&uid) };
         Some(async move {

@@ -56,7 +56,8 @@ pub struct Blueprint<'a> {
 }
 
 /// The longest that the worker's end may wait for an urgent move.
-fn hook_bound(hub: &ProcessHub) -> Duration {
+#[must_use]
+pub fn hook_bound(hub: &ProcessHub) -> Duration {
     let Migration { state_query_timeout_milliseconds, .. } = hub.spec.migration;
     let Worker { drain_timeout_milliseconds, .. } = hub.spec.worker;
     HOOK_RESERVE + Duration::from_millis(drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds)

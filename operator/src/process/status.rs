@@ -1,6 +1,7 @@
 //! The conditions of a process: what is waited for, whether anything is at risk, what happens next and when, and the
 //! command that changes it. Pure.
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::conditions::{self, Wanted};
 use processhub_crds::vocabulary::{LossReason, ProcessCondition, ProcessReason, Status};
 use processhub_crds::{ActiveMigration, HubProcessStatus, MayMiss, MigrationResult};
@@ -8,7 +9,9 @@ use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::{Kind, Phase};
 
+use super::incarnation::PodFacts;
 use super::observation::Observation;
+use super::pod;
 
 /// How certain the conditions are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +257,7 @@ fn settled(seen: &Observation) -> (bool, ProcessReason, String) {
 #[must_use]
 pub fn at_risk(seen: &Observation) -> Option<String> {
     let owner = seen.owner_pod()?;
-    let until = owner.facts.going_until?;
+    let until = worker_stops(seen, &owner.facts)?;
     if seen.dead.contains_key(&owner.facts.uid) {
         return None;
     }
@@ -279,6 +282,13 @@ pub fn at_risk(seen: &Observation) -> Option<String> {
             until.strftime("%H:%M:%SZ")
         )
     })
+}
+
+/// When a worker whose pod is going is told to stop, handed over or not: its hook ends before the pod's grace does.
+fn worker_stops(seen: &Observation, facts: &PodFacts) -> Option<Timestamp> {
+    let hook = i64::try_from(pod::hook_bound(&seen.hub).as_secs()).unwrap_or(i64::MAX);
+    let after_hook = facts.grace_seconds.saturating_sub(hook).max(0);
+    facts.going_until?.checked_sub(SignedDuration::from_secs(after_hook)).ok()
 }
 
 fn rewound(seen: &Observation) -> String {

@@ -19,6 +19,7 @@ use super::observe::REPORT_PATIENCE;
 use crate::assignments::HubKey;
 use crate::call::{self, CallError};
 use crate::context::Context;
+use crate::failpoint::Point;
 use crate::sidecar_client::Address;
 
 /// Attempts before the pod is left to its grace period.
@@ -57,14 +58,20 @@ async fn try_let_go(context: &Context, facts: &PodFacts) -> Result<(), CallError
     let report = context.sidecars.report(&to, REPORT_PATIENCE).await?;
     // The object that held the ledger is gone for good, and a new one of its name is another process: no epoch of this
     // one is ever given out again.
-    let sealed = match report.role {
-        Role::Active { .. } => {
-            context.sidecars.freeze(&to, &freeze(facts, &report), COMMAND_PATIENCE).await?
-        }
-        Role::Frozen { .. } => report,
-        Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } => return Ok(()),
+    let commands = async {
+        let sealed = match report.role {
+            Role::Active { .. } => {
+                context.sidecars.freeze(&to, &freeze(facts, &report), COMMAND_PATIENCE).await?
+            }
+            Role::Frozen { .. } => report,
+            Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } => return Ok(false),
+        };
+        context.sidecars.forward(&to, &forward(facts, &sealed), COMMAND_PATIENCE).await?;
+        Ok(true)
     };
-    context.sidecars.forward(&to, &forward(facts, &sealed), COMMAND_PATIENCE).await?;
+    if !context.failpoints.pass(Point::LetGo, commands).await? {
+        return Ok(());
+    }
     tracing::info!(pod = facts.name, process = facts.process_name, "stopped");
     Ok(())
 }
