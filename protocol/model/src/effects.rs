@@ -5,7 +5,7 @@ use std::rc::Rc;
 use processhub_protocol::fence::Record;
 use processhub_protocol::handover::Effect;
 use processhub_protocol::id::Epoch;
-use processhub_protocol::ledger::{Kind, Lost, Transition};
+use processhub_protocol::ledger::{Kind, Transition};
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, Import, StartInfo, Thaw};
 
@@ -89,7 +89,8 @@ impl Model {
                     state.excused |= state.acknowledged;
                 }
                 if let Some(lost) = lost {
-                    excuse(state, names::writes(given.as_ref()), *lost);
+                    let from = names::small(Epoch(lost.from));
+                    state.excused |= lost_writes(state, names::writes(given.as_ref()), from);
                 }
             }
             Transition::End { .. } => state.wish = Wish::Finish,
@@ -188,13 +189,11 @@ impl Model {
     }
 }
 
-/// The object says that changes from `lost` on may be missing: an acknowledged write that is not in `held` is excused
-/// if its number is among them.
-pub(crate) fn excuse(state: &mut State, held: u8, lost: Lost) {
-    for (bit, seq) in (0u8..).zip(state.seqs) {
-        let write = 1 << bit;
-        if state.acknowledged & write != 0 && held & write == 0 && u64::from(seq) >= lost.from {
-            state.excused |= write;
-        }
-    }
+/// The acknowledged writes that are not in `held` and whose numbers are `from` or above; none if `from` is 0.
+pub(crate) fn lost_writes(state: &State, held: u8, from: u8) -> u8 {
+    (0u8..)
+        .zip(state.seqs)
+        .filter(|(_, seq)| from != 0 && *seq >= from)
+        .map(|(bit, _)| state.acknowledged & !held & (1 << bit))
+        .fold(0, |all, write| all | write)
 }

@@ -6,6 +6,7 @@ use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{self, Effect};
 use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, Transition};
 
+use crate::effects::lost_writes;
 use crate::intern::Id;
 use crate::message::Message;
 use crate::model::{Edge, Model, each};
@@ -108,6 +109,11 @@ impl Model {
         out: &mut Vec<Edge>,
     ) {
         let effect = Rc::clone(self.effects.get(id));
+        let mut from = from.clone();
+        if !self.show_loss(&mut from, lagging, sight) {
+            return;
+        }
+        let from = &from;
         let mut state = from.clone();
         let broken =
             self.given_up(sight, &effect).or_else(|| self.carry_out(&mut state, seen, &effect, Some(sight)));
@@ -120,10 +126,27 @@ impl Model {
         );
         let mut state = from.clone();
         if api && spend(&mut state, |budget| &mut budget.late) {
-            let seen = if matches!(*effect, Effect::Write(_)) { seen } else { Versioned::default() };
+            let writes = matches!(*effect, Effect::Write(_));
+            let seen = if writes { seen } else { Versioned::default() };
             state.net.insert(self.messages.id(Message::Api(seen, (*effect).clone())));
             out.push(Edge { step: Step::Operator { lagging, effect: id, late: true }, state, broken: None });
         }
+    }
+
+    /// The operator's edge writes what the owner's sidecar reports as lost before it does anything on the strength of
+    /// that report: the sidecar that knows may be gone by the next look. One that lags behind cannot write, and does
+    /// nothing.
+    fn show_loss(&self, state: &mut State, lagging: bool, sight: &Sight) -> bool {
+        let owner = self.ledgers.get(sight.ledger).owner.as_ref().map(|owner| names::slot(&owner.pod.uid));
+        let seen = [sight.source, sight.target].into_iter().flatten();
+        for seen in seen.filter(|seen| Some(seen.slot) == owner && seen.answers && seen.pod.lost != 0) {
+            if lagging {
+                return false;
+            }
+            let held = state.pods[usize::from(seen.slot)].worker.writes;
+            state.excused |= lost_writes(state, held, seen.pod.lost);
+        }
+        true
     }
 
     /// What the operator's edge does beside the decisions: pods that have no part in the process any more go.

@@ -61,7 +61,9 @@ pub fn broken(model: &Model, state: &State) -> Option<Promise> {
         return Some(Promise::Singular);
     }
     let missing = state.acknowledged & !state.excused & !first.worker.writes;
-    (missing != 0).then_some(Promise::Kept)
+    // What its sidecar will report is not left to be found out.
+    let told = crate::effects::lost_writes(state, first.worker.writes, first.lost);
+    (missing & !told != 0).then_some(Promise::Kept)
 }
 
 /// Whether everything has come to rest: one owner, serving where the ledger and the stable address say, and nobody else.

@@ -4,11 +4,10 @@
 use std::rc::Rc;
 
 use processhub_protocol::fence::{Clock, Record, Role, Verdict};
-use processhub_protocol::ledger::Lost;
+use processhub_protocol::id::Epoch;
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Activate, Forward, Freeze, Import, Thaw};
 
-use crate::effects::excuse;
 use crate::intern::Id;
 use crate::message::Message;
 use crate::model::{Edge, Model, each};
@@ -110,19 +109,18 @@ impl Model {
             let restarted = pod.worker.mode == Mode::Standby;
             self.settle(pod);
             if restarted {
-                self.report_loss(state, to);
+                self.report_loss(pod);
             }
         }
     }
 
-    /// The worker was started anew and given what is on disk: the sidecar's report says what may be missing.
-    pub(crate) fn report_loss(&self, state: &mut State, slot: Slot) {
-        let pod = state.pods[usize::from(slot)];
+    /// The worker was started anew and given what is on disk: the sidecar's reports say from now on what may be missing.
+    pub(crate) fn report_loss(&self, pod: &mut Pod) {
         if let Role::Active { kept, .. } = &self.records.get(pod.record).role
             && pod.persisted
         {
-            let lost = Lost { from: kept.as_ref().map_or(1, |kept| kept.seq + 1) };
-            excuse(state, pod.worker.writes, lost);
+            let from = kept.as_ref().map_or(1, |kept| names::small(Epoch(kept.seq)) + 1);
+            pod.lost = if pod.lost == 0 { from } else { pod.lost.min(from) };
         }
     }
 

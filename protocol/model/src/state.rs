@@ -85,6 +85,9 @@ pub struct Pod {
     pub failure: Option<(u8, Fault)>,
     /// Whether the bytes of the state in its record are on disk. Always true with rule 8.
     pub persisted: bool,
+    /// The first sequence number that went missing when its worker crashed, as its sidecar reports it; 0 for none.
+    /// On disk beside the record.
+    pub lost: u8,
     /// Whether it was ever active.
     pub activated: bool,
     /// Whether a successor of it was ever active, or (cold swap) committed with the state persisted: a deletion that

@@ -106,7 +106,7 @@ impl Model {
                 names::epoch(pod.born),
             );
             let record = self.records.id(first);
-            state.pods[at] = Pod { wipes, disk: record, record, ..*pod };
+            state.pods[at] = Pod { wipes, disk: record, record, lost: 0, ..*pod };
             self.restart_sidecar(&mut state, slot);
             self.restart_worker(&mut state, slot);
             out.push(Edge { step: Step::Wiped(slot), state, broken: None });
@@ -136,7 +136,7 @@ impl Model {
         }
         pod.worker = Worker::default();
         self.settle(pod);
-        self.report_loss(state, slot);
+        self.report_loss(pod);
     }
 
     fn start_anew(&self, state: &mut State, slot: Slot) {
