@@ -6,7 +6,7 @@
 //! * [`keeper`]: states on disk.
 //! * [`control`]: the endpoints of operator, peers and kubelet; [`commands`]: the commands' work.
 //! * [`proxy`]: the clients' way; [`hold`]: which way that is at present.
-//! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`]: doing it.
+//! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`], [`restore`]: doing it.
 //! * [`peer`], [`announce`]: what a sidecar asks of another one.
 //! * [`gate`]: probes and the worker's `preStop`; [`report`], [`metrics`]: what it says of itself.
 //! * [`server`]: listeners, and the order in which a sidecar ends.
@@ -37,6 +37,7 @@ pub mod net;
 pub mod peer;
 pub mod proxy;
 pub mod report;
+pub mod restore;
 pub mod server;
 pub mod sidecar;
 pub mod supervise;

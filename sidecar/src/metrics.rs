@@ -29,8 +29,8 @@ pub struct Metrics {
     pub(crate) unauthenticated: Counter,
     /// Commands with an epoch that is used up.
     pub(crate) stale: Counter,
-    /// Restores of the worker, by what they lost.
-    pub(crate) restores: Family<LossLabel, Counter>,
+    /// Activations of the worker, by what they lost.
+    pub(crate) activations: Family<LossLabel, Counter>,
     blackout: Histogram,
     /// Bytes of the last captured or imported state.
     pub(crate) state_bytes: Gauge<u64, AtomicU64>,
@@ -47,13 +47,13 @@ pub(crate) struct RefusedLabel {
     pub(crate) reason: &'static str,
 }
 
-/// Label of restores.
+/// Label of activations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct LossLabel {
     pub(crate) loss: Loss,
 }
 
-/// What a restore lost.
+/// What an activation lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Loss {
     /// Nothing.
@@ -76,7 +76,7 @@ impl Metrics {
             forwarded: Counter::default(),
             unauthenticated: Counter::default(),
             stale: Counter::default(),
-            restores: Family::default(),
+            activations: Family::default(),
             blackout: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
             state_bytes: Gauge::default(),
         };
@@ -98,11 +98,7 @@ impl Metrics {
             m.unauthenticated.clone(),
         );
         registry.register("stale_commands", "Commands whose epoch was used up", m.stale.clone());
-        registry.register(
-            "restores",
-            "Times that the worker was put into its role again",
-            m.restores.clone(),
-        );
+        registry.register("activations", "Times that the worker was made active", m.activations.clone());
         registry.register_with_unit(
             "blackout",
             "From the first held request's moment to the moment at which held requests went on",

@@ -6,6 +6,7 @@
 mod answer;
 mod body;
 mod headers;
+mod onward;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::hold::{Entry, Permit, Refused, Successor, Ticket, Way};
 use crate::sidecar::{Seen, Sidecar};
 
 use answer::{guarded, outcome_unknown, plain, refusal};
+use onward::Onward;
 
 /// Pause before a request that was not executed is sent again; grows with the attempts.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -37,6 +39,8 @@ struct Exchange {
     body: body::Request,
     forwarded: bool,
     probe: bool,
+    /// Where it is sent instead of to the successor, which has itself been succeeded.
+    onward: Option<Successor>,
     upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
@@ -46,6 +50,8 @@ enum Sent {
     Answered(Response<Body>),
     /// It was not executed and may be sent again.
     NotExecuted,
+    /// It was not executed, because the process has moved on, to there.
+    MovedOn(Onward),
     /// Something was sent, and what came of it is unknown.
     Unknown,
 }
@@ -65,7 +71,8 @@ impl Sidecar {
         let upgrade = headers::wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
         headers::clean_request(&mut parts.headers, upgrade.is_some());
-        let request = Exchange { parts, body: body::Request::new(incoming), forwarded, probe, upgrade };
+        let request =
+            Exchange { parts, body: body::Request::new(incoming), forwarded, probe, onward: None, upgrade };
         if probe && let Some(answer) = self.probe() {
             return Ok(answer);
         }
@@ -104,9 +111,13 @@ impl Sidecar {
                 Entry::Wait(ticket) => self.wait(ticket, &request.body, deadline).await,
             };
             let sent = match way {
+                Way::Refuse(Refused::ForwardedOnce) => return self.point_onward(),
                 Way::Refuse(refused) => return self.turn_away(refused),
                 Way::Serve(permit) => self.to_worker(&mut request, permit).await,
-                Way::Forward(successor) => self.to_successor(&mut request, &successor).await,
+                Way::Forward(successor) => {
+                    let successor = request.onward.clone().unwrap_or(successor);
+                    self.to_successor(&mut request, &successor).await
+                }
             };
             match sent {
                 Sent::Answered(answer) => return answer,
@@ -114,10 +125,13 @@ impl Sidecar {
                     self.metrics.outcome_unknown.inc();
                     return outcome_unknown();
                 }
-                Sent::NotExecuted if Instant::now() >= deadline => {
+                Sent::NotExecuted | Sent::MovedOn(_) if Instant::now() >= deadline => {
                     return self.turn_away(Refused::HoldExpired);
                 }
-                Sent::NotExecuted => {
+                Sent::MovedOn(onward) if self.follows(&onward) => {
+                    request.onward = self.successor(&onward.to);
+                }
+                Sent::NotExecuted | Sent::MovedOn(_) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -159,7 +173,7 @@ impl Sidecar {
         };
         match sent {
             Sent::Answered(answer) => Sent::Answered(guarded(answer, permit)),
-            Sent::NotExecuted => {
+            Sent::NotExecuted | Sent::MovedOn(_) => {
                 self.doubt_worker();
                 Sent::NotExecuted
             }
@@ -209,7 +223,7 @@ impl Sidecar {
             }
         };
         if response.status() == StatusCode::SERVICE_UNAVAILABLE && headers::not_executed(response.headers()) {
-            return Sent::NotExecuted;
+            return Onward::read(response.headers()).map_or(Sent::NotExecuted, Sent::MovedOn);
         }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let far = switched.then(|| hyper::upgrade::on(&mut response));
@@ -219,6 +233,22 @@ impl Sidecar {
             answer::tunnel(near, far, tunnels);
         }
         Sent::Answered(Response::from_parts(parts, answer::relayed(body)))
+    }
+
+    /// A request that was forwarded to here, from where the process has moved on: nobody forwards it a second time
+    /// (rule 15), but who sent it is told where it belongs.
+    fn point_onward(&self) -> Response<Body> {
+        let mut answer = self.turn_away(Refused::ForwardedOnce);
+        if let Some((epoch, to)) = self.succeeded_by() {
+            Onward { epoch, to }.write(answer.headers_mut());
+        }
+        answer
+    }
+
+    /// Whether a successor's word of its own successor is to be believed: forwarding goes only upwards. Where one is
+    /// followed again and again, the deadline ends it.
+    fn follows(&self, onward: &Onward) -> bool {
+        self.succeeded_by().is_some_and(|(epoch, _)| onward.epoch > epoch)
     }
 
     fn turn_away(&self, refused: Refused) -> Response<Body> {

@@ -58,7 +58,7 @@ pub(crate) struct Live {
     /// A start of the worker that turned out not to hold the state that it was thought to hold.
     pub(crate) empty: Option<String>,
     /// The successor has said that it serves; also before that is on disk.
-    pub(crate) forward_to: Option<Peer>,
+    pub(crate) forward_to: Option<(Epoch, Peer)>,
     /// A freeze has stopped the flow, or tries to.
     pub(crate) fenced: Option<Fenced>,
     /// Clock at which the freeze was complete.
@@ -184,9 +184,11 @@ impl Sidecar {
         }
         match role {
             Role::Standby | Role::Delivered { .. } => Flow::Standby,
-            Role::Frozen { .. } => {
-                live.forward_to.as_ref().and_then(|to| self.successor(to)).map_or(Flow::Hold, Flow::Forward)
-            }
+            Role::Frozen { .. } => live
+                .forward_to
+                .as_ref()
+                .and_then(|(_, to)| self.successor(to))
+                .map_or(Flow::Hold, Flow::Forward),
             Role::Active { epoch, .. } if live.fenced.is_none() && live.ready == Some(*epoch) => {
                 Flow::Serve(*epoch)
             }
@@ -195,9 +197,19 @@ impl Sidecar {
         }
     }
 
-    fn successor(&self, to: &Peer) -> Option<Successor> {
+    pub(crate) fn successor(&self, to: &Peer) -> Option<Successor> {
         let address = std::net::SocketAddr::new(to.address.parse().ok()?, self.config.data.port());
         Some(Successor { address, token: self.config.credentials.for_pod(&to.pod) })
+    }
+
+    /// The successor and its epoch, once it has said that it serves.
+    pub(crate) fn succeeded_by(&self) -> Option<(Epoch, Peer)> {
+        let live = self.live();
+        match self.fence.record().role {
+            Role::Forwarding { epoch, to, .. } => Some((epoch, to)),
+            Role::Frozen { .. } => live.forward_to.clone(),
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => None,
+        }
     }
 
     /// Sees each change of record or memory.

@@ -3,27 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use processhub_protocol::contract::{
-    ActivateRequest, ErrorCode, ProcessInfo, Reason, ResumeRequest, WorkerState,
-};
+use processhub_protocol::contract::{ResumeRequest, WorkerState};
 use processhub_protocol::fence::Role;
-use processhub_protocol::id::{Epoch, StateId};
-use processhub_protocol::ledger::Lost;
-use processhub_protocol::wire::StartInfo;
-use serde_json::Value;
+use processhub_protocol::id::Epoch;
 
 use crate::duty::{Duty, due};
 use crate::fence::Stored;
-use crate::metrics::{Loss, LossLabel};
 use crate::sidecar::{Seen, Sidecar};
-use crate::worker::{Given, WorkerError};
+use crate::worker::WorkerError;
 
 /// How often a worker that is as it should be is looked at. Crashes are met sooner, by the requests.
 const STEADY: Duration = Duration::from_secs(1);
 /// How often one that is not yet there, or not yet as it should be, is looked at.
 const EAGER: Duration = Duration::from_millis(50);
-/// How long the worker may take over an activation or a restored state.
-const ACTIVATE_TIME: Duration = Duration::from_secs(30);
 /// How often the contract's port is refused, while clients' is not, before a worker counts as one without contract.
 const PLAIN_AFTER: u32 = 40;
 /// After how many failures in a row the liveness of the worker is no longer vouched for.
@@ -170,132 +162,5 @@ impl Sidecar {
         if self.live().ready != Some(epoch) {
             self.change(|live| live.ready = Some(epoch));
         }
-    }
-
-    async fn deliver_again(&self, stored: &Stored, epoch: Epoch, instance: &str) -> Result<(), WorkerError> {
-        let Role::Delivered { state, .. } = &stored.record.role else {
-            return Ok(());
-        };
-        self.give_kept(state, epoch, Reason::Handover).await?;
-        self.change(|live| live.delivered = Some(instance.to_owned()));
-        Ok(())
-    }
-
-    async fn give_kept(&self, state: &StateId, epoch: Epoch, reason: Reason) -> Result<(), WorkerError> {
-        let kept = self
-            .keeper
-            .find(state)
-            .map_err(|error| WorkerError::Malformed(format!("no state to give: {error}")))?;
-        self.deliver(&kept, Given { epoch, reason, time: ACTIVATE_TIME }).await
-    }
-
-    /// The worker is in Standby and this pod is the owner. What was acknowledged since the newest kept state is lost with
-    /// the worker that did it; that is on disk before the worker serves again (rule 10).
-    async fn activate_worker(
-        &self,
-        stored: Stored,
-        epoch: Epoch,
-        instance: &str,
-        applied: bool,
-    ) -> Result<(), WorkerError> {
-        let Role::Active { kept, .. } = &stored.record.role else {
-            return Ok(());
-        };
-        let (dirty, thawed) = {
-            let live = self.live();
-            (live.dirty, live.thawed)
-        };
-        let mut lost = stored.lost;
-        if dirty && !applied && lost.is_none() {
-            lost = Some(Lost { from: kept.as_ref().map_or(1, |state| state.seq + 1) });
-            let commit = self.fence.commit(move |stored| {
-                let still = matches!(stored.record.role, Role::Active { epoch: now, .. } if now == epoch);
-                Ok(Stored { lost: if still { lost } else { stored.lost }, ..stored.clone() })
-            });
-            commit.await.map_err(|error| WorkerError::Malformed(error.to_string()))?;
-        }
-        let initial = kept.is_none();
-        let reason = reason(&stored.start, lost.is_some(), thawed, initial);
-        if let Some(state) = kept
-            && !applied
-        {
-            self.give_kept(state, epoch, reason).await?;
-            self.change(|live| live.delivered = Some(instance.to_owned()));
-        }
-        let may_miss = lost.map(|lost| lost.from).or(stored.start.may_miss_from.filter(|_| !thawed));
-        let process = process(&stored.start);
-        let request = ActivateRequest { epoch, reason, initial, process, may_miss };
-        match self.worker.activate(&request, ACTIVATE_TIME).await {
-            Ok(()) => {}
-            Err(error) => {
-                if error.code() == Some(ErrorCode::InitialMismatch) {
-                    // It does not hold what it was thought to hold: give the state again.
-                    self.change(|live| {
-                        live.delivered = None;
-                        live.empty = Some(instance.to_owned());
-                    });
-                }
-                return Err(error);
-            }
-        }
-        let loss = if lost.is_some() { Loss::Possible } else { Loss::None };
-        self.metrics.restores.get_or_create(&LossLabel { loss }).inc();
-        if let Some(lost) = lost {
-            tracing::error!(epoch = %epoch, from = lost.from, "the worker crashed: changes from here on may be missing");
-        }
-        self.change(|live| {
-            live.delivered = None;
-            live.ready = Some(epoch);
-        });
-        Ok(())
-    }
-}
-
-fn reason(start: &StartInfo, lost: bool, thawed: bool, initial: bool) -> Reason {
-    if lost || (start.recovery && !thawed) {
-        Reason::Crash
-    } else if thawed {
-        Reason::Rollback
-    } else if initial && start.initial {
-        Reason::Start
-    } else {
-        Reason::Handover
-    }
-}
-
-fn process(start: &StartInfo) -> ProcessInfo {
-    let config = if start.config.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(&start.config).unwrap_or_else(|_| Value::String(start.config.clone()))
-    };
-    ProcessInfo { config, labels: start.labels.iter().cloned().collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_worker_is_told_why_it_becomes_active() {
-        let first = StartInfo { initial: true, ..StartInfo::default() };
-        let recovered = StartInfo { recovery: true, ..StartInfo::default() };
-        let moved = StartInfo::default();
-        assert_eq!(reason(&first, false, false, true), Reason::Start);
-        assert_eq!(reason(&first, true, false, true), Reason::Crash, "it had served and crashed");
-        assert_eq!(reason(&recovered, false, false, false), Reason::Crash);
-        assert_eq!(reason(&moved, false, false, false), Reason::Handover);
-        assert_eq!(reason(&moved, false, false, true), Reason::Handover);
-        assert_eq!(reason(&moved, false, true, false), Reason::Rollback);
-        assert_eq!(reason(&recovered, false, true, false), Reason::Rollback);
-        assert_eq!(reason(&moved, true, true, false), Reason::Crash);
-    }
-
-    #[test]
-    fn the_configuration_is_handed_on_as_it_is() {
-        let start = |config: &str| StartInfo { config: config.into(), ..StartInfo::default() };
-        assert_eq!(process(&start("")).config, Value::Null);
-        assert_eq!(process(&start(r#"{"a":1}"#)).config, serde_json::json!({"a": 1}));
-        assert_eq!(process(&start("plain")).config, serde_json::json!("plain"));
     }
 }

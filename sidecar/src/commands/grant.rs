@@ -29,6 +29,7 @@ impl Sidecar {
             live.thawed = false;
             live.dirty = false;
             live.fenced = None;
+            live.forward_to = None;
             live.blackout_microseconds = None;
         });
         self.wait_to_serve(cancel).await;
@@ -39,12 +40,14 @@ impl Sidecar {
         let (grant, now) = (command.clone(), self.now());
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.thaw_done(&grant, &now)?;
-            Ok(Stored { record, lost: None, ..stored.clone() })
+            // What a crash took stays reported: the operator may not have heard of it yet.
+            Ok(Stored { record, ..stored.clone() })
         });
         commit.await.map_err(|error| self.refused(error))?;
         // The blackout goes on until the worker has said that it serves.
         let held_since = self.change(|live| {
             live.thawed = true;
+            live.forward_to = None;
             live.frozen_since = None;
             live.fenced.take().map(|fenced| fenced.since)
         });
@@ -72,7 +75,7 @@ impl Sidecar {
     /// again. Only the answer waits for the disk (rule 3).
     pub(super) async fn forward(self: &Arc<Self>, command: &Forward) -> Outcome {
         let held_since = self.change(|live| {
-            live.forward_to = Some(command.peer.clone());
+            live.forward_to = Some((command.epoch, command.peer.clone()));
             live.fenced.take().map(|fenced| fenced.since)
         });
         if let Some(since) = held_since {

@@ -13,8 +13,8 @@ use tokio::task::{JoinError, JoinHandle};
 use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart};
 use super::{Keeper, reader};
 
-/// Pieces that may wait for the disk.
-const QUEUE: usize = 4;
+/// Pieces that may wait for the disk, beside the one that is being written: each may be a whole chunk.
+const QUEUE: usize = 1;
 
 /// A state that is being written. Dropped before [`Recorder::finish`] it leaves nothing behind.
 #[derive(Debug)]

@@ -212,6 +212,28 @@ async fn a_worker_that_crashes_before_anything_was_kept_begins_anew_and_says_so(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kept_state_that_is_damaged_is_a_loss_and_not_the_end() {
+    let operator = Operator::new();
+    let (source, target) = (Pod::running("a", 1), Pod::running("b", 2));
+    operator.start(&source, 1).await;
+    count(&operator, &source, 1..=5).await;
+    operator.hand_over(&source, &target, 2).await;
+    for entry in std::fs::read_dir(&target.config.state_dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "state") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[3] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    target.kill_worker();
+    target.start_counter(|_| {});
+    let report = operator.until(&target, "the loss", |report| report.serving && report.lost.is_some()).await;
+    assert_eq!(report.lost.unwrap().from, 1);
+    assert_eq!(value(&operator, &target).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_wait_while_the_worker_restarts() {
     let operator = Operator::new();
     let pod = Pod::running("a", 1);

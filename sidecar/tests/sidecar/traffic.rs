@@ -181,7 +181,7 @@ async fn what_is_still_in_flight_after_the_drain_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_forwarded_twice() {
+async fn who_forwards_to_a_pod_that_forwards_is_told_where_the_process_went() {
     let operator = Operator::new();
     let (first, second, third) = (Pod::running("a", 1), Pod::running("b", 2), Pod::running("c", 3));
     operator.start(&first, 1).await;
@@ -189,8 +189,37 @@ async fn nothing_is_forwarded_twice() {
     operator.hand_over(&second, &third, 3).await;
     operator.until(&second, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
     assert_eq!(increment(&operator, second.config.data, "one", 1).await.0, 200);
-    let (status, body) = increment(&operator, first.config.data, "one", 2).await;
-    assert_eq!((status, code(&body).as_str()), (503, "forwarded_once"));
+    assert_eq!(increment(&operator, first.config.data, "one", 2).await.0, 200);
+    assert_eq!(audit(&operator, &third).await.value, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_forwarded_twice() {
+    let operator = Operator::new();
+    let (first, second) = (Pod::running("a", 1), Pod::running("b", 2));
+    operator.start(&first, 1).await;
+    operator.hand_over(&first, &second, 2).await;
+    operator.until(&first, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
+    let mut headers = operator.token(&first);
+    headers.insert("processhub-forwarded", "1".parse().unwrap());
+    let (status, body) = operator.get(first.config.data, "/audit", headers).await;
+    assert_eq!((status.as_u16(), code(&body).as_str()), (503, "forwarded_once"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_forwarded_is_held_with_the_rest_when_the_process_moves_again() {
+    let operator = Operator::new();
+    let (first, second, third) = (Pod::running("a", 1), Pod::running("b", 2), Pod::running("c", 3));
+    operator.start(&first, 1).await;
+    operator.hand_over(&first, &second, 2).await;
+    operator.until(&first, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
+    operator.worker(&third, WorkerState::Standby).await;
+    let state = operator.seal(&second, 3).await;
+    let waiting = spawn_increment(&operator, &first, 1);
+    held(&operator, &second, 1).await;
+    operator.import(&third, &second, 3, &state).await.unwrap();
+    operator.activate(&third, 3, Some(state), Some(&second)).await.unwrap();
+    assert_eq!(waiting.await.unwrap().0, 200);
     assert_eq!(audit(&operator, &third).await.value, 1);
 }
 
