@@ -162,6 +162,14 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
             let pause = failed(context, seen, memory, "hand-on", &error);
             return Ok(Done { waiting: Waiting::OldPodGone, pause: Some(pause), undone });
         }
+        match tidy::show_loss(context, seen, memory).await {
+            Ok(()) => {}
+            Err(CallError::Conflict { .. }) => return Err(Conflict),
+            Err(error) => {
+                let pause = failed(context, seen, memory, "show-loss", &error);
+                return Ok(Done { waiting: Waiting::Source, pause: Some(pause), undone });
+            }
+        }
         let decision = seen.decide();
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None, undone });

@@ -47,7 +47,7 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
 
 /// A worker that crashed took along what it had answered since its newest kept state. Its sidecar knows, and the object
 /// has to say so (rule 10). Says whether that is news.
-fn note_crash(seen: &mut Observation) -> bool {
+pub(super) fn note_crash(seen: &mut Observation) -> bool {
     let Some(report) = seen.owner_report().filter(|report| report.worker.can_hand_over != Some(false)) else {
         return false;
     };

@@ -152,6 +152,33 @@ async fn delete_orphans(context: &Context, seen: &Observation, waiting: Waiting)
     Ok(())
 }
 
+/// What a worker's crash took is on the object before anything is done on the strength of the report that says so: the
+/// sidecar that knows may be gone by the next look (rule 10).
+pub(super) async fn show_loss(
+    context: &Context,
+    seen: &mut Observation,
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    let mut wanted = seen.clone();
+    if !seen.leading || !status::note_crash(&mut wanted) {
+        return Ok(());
+    }
+    let write = apply::replace_status(context, &wanted.object);
+    let written = context.failpoints.pass(Point::WriteConditions, write).await?;
+    memory.wrote(&written);
+    tell_loss(context, seen, &written);
+    seen.object = written;
+    Ok(())
+}
+
+fn tell_loss(context: &Context, seen: &Observation, written: &HubProcess) {
+    let missing = |object: &HubProcess| object.status.as_ref().and_then(|status| status.may_miss.clone());
+    if let Some(news) = missing(written).filter(|news| missing(&seen.object).as_ref() != Some(news)) {
+        let words = format!("changes from {} on may be missing: {}", news.from, news.reason);
+        context.events.warning(written.object_ref(&()), EventReason::StateLost, &words);
+    }
+}
+
 /// Writes conditions that have been out of date for a while; returns when to look again for it.
 async fn write_conditions(
     context: &Context,
@@ -174,13 +201,7 @@ async fn write_conditions(
         Ok(written) => {
             memory.stale_since = None;
             memory.wrote(&written);
-            let missing =
-                |object: &HubProcess| object.status.as_ref().and_then(|status| status.may_miss.clone());
-            if let Some(news) = missing(&written).filter(|news| missing(&seen.object).as_ref() != Some(news))
-            {
-                let words = format!("changes from {} on may be missing: {}", news.from, news.reason);
-                context.events.warning(written.object_ref(&()), EventReason::StateLost, &words);
-            }
+            tell_loss(context, seen, &written);
             seen.object = written;
             Ok(pace::RESYNC)
         }
