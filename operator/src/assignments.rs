@@ -242,10 +242,17 @@ impl Board {
 
     /// Forgets a process whose object is gone. Process loop only.
     pub fn forget(&self, process: &ProcessUid) {
-        lock(&self.assignments).remove(process);
+        self.retain(|known| known != process);
+    }
+
+    /// Forgets every process that `exists` does not know. Process loop only.
+    pub fn retain(&self, exists: impl Fn(&ProcessUid) -> bool) {
+        lock(&self.assignments).retain(|process, _| exists(process));
         let mut woken = Vec::new();
         lock(&self.facts).retain(|hub, processes| {
-            if processes.remove(process).is_some() {
+            let before = processes.len();
+            processes.retain(|process, _| exists(process));
+            if processes.len() != before {
                 woken.push(hub.clone());
             }
             !processes.is_empty()

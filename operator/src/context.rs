@@ -1,6 +1,6 @@
 //! What the loops share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,6 +99,15 @@ impl Context {
         drop(self.memories.take(process));
     }
 
+    /// Forgets the processes whose objects went while nobody watched.
+    pub(crate) fn forget_the_gone(&self) {
+        let present = self.stores.processes.state();
+        let present: HashSet<&str> =
+            present.iter().filter_map(|process| process.metadata.uid.as_deref()).collect();
+        self.board.retain(|process| present.contains(process.0.as_str()));
+        self.memories.retain(|process| present.contains(process.0.as_str()));
+    }
+
     /// The key of a hub; made where there is none.
     pub(crate) async fn key(&self, hub: &ProcessHub) -> Result<std::sync::Arc<Key>, CallError> {
         let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
@@ -123,6 +132,10 @@ impl Memories {
     /// What is remembered of this process; empty for one that is new to this operator.
     pub(crate) fn take(&self, process: &ProcessUid) -> Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(process).unwrap_or_default()
+    }
+
+    fn retain(&self, exists: impl Fn(&ProcessUid) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|process, _| exists(process));
     }
 
     /// To be remembered until the next look.

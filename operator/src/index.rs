@@ -114,6 +114,13 @@ impl Pods {
     pub fn of(&self, process: &ProcessName) -> Vec<Arc<PodFacts>> {
         lock(&self.0).by_owner.get(process).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
     }
+
+    /// All pods that were asked to go.
+    #[must_use]
+    pub fn going(&self) -> Vec<Arc<PodFacts>> {
+        let pods = lock(&self.0);
+        pods.by_owner.values().flat_map(BTreeMap::values).filter(|facts| facts.going()).cloned().collect()
+    }
 }
 
 /// Where the stable addresses point.

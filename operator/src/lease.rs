@@ -23,6 +23,8 @@ pub const DURATION: Duration = Duration::from_secs(6);
 pub const PERIOD: Duration = Duration::from_secs(2);
 /// How long one attempt may take: two more fit before the Lease ends.
 const ATTEMPT: Duration = Duration::from_millis(1500);
+/// How soon an attempt that failed is made again: a holder has no whole period to lose.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Name of the Lease of a class.
 #[must_use]
@@ -80,6 +82,14 @@ enum Step {
     Write(LeaseSpec),
     /// Somebody else holds it.
     Wait,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    /// The Lease is renewed, or another operator holds it.
+    Settled,
+    /// It was written by somebody meanwhile.
+    Overtaken,
 }
 
 /// What `identity` does with a Lease that stands as `seen` and has not changed for `unchanged`.
@@ -150,17 +160,22 @@ impl Elector {
                 }
                 outcome = timeout(ATTEMPT, self.attempt()) => outcome,
             };
-            match outcome {
-                Ok(Ok(())) => {}
+            let pause = match outcome {
+                Ok(Ok(Attempt::Settled)) => PERIOD,
+                Ok(Ok(Attempt::Overtaken)) => AGAIN,
                 Ok(Err(error)) => {
                     tracing::warn!(lease = self.name, %error, "the Lease could not be read or written");
+                    AGAIN
                 }
-                Err(_) => tracing::warn!(lease = self.name, "the API server did not answer in time"),
-            }
+                Err(_) => {
+                    tracing::warn!(lease = self.name, "the API server did not answer in time");
+                    AGAIN
+                }
+            };
             self.check_held()?;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = sleep(PERIOD) => {}
+                () = sleep(pause) => {}
             }
             self.check_held()?;
         }
@@ -188,7 +203,7 @@ impl Elector {
     }
 
     /// Looks at the Lease and takes or renews it where that is right.
-    async fn attempt(&mut self) -> Result<(), CallError> {
+    async fn attempt(&mut self) -> Result<Attempt, CallError> {
         if !self.holds() {
             self.look().await?;
         }
@@ -197,7 +212,7 @@ impl Elector {
             None => (None, Duration::ZERO),
         };
         let Step::Write(spec) = next_step(&self.identity, spec, unchanged, Timestamp::now()) else {
-            return Ok(());
+            return Ok(Attempt::Settled);
         };
         // From before it is sent: the API server may have counted others out from any later moment.
         let sent = Instant::now();
@@ -205,10 +220,12 @@ impl Elector {
             Ok(written) => {
                 self.seen = Some((written, sent));
                 self.until.send_replace(Some(sent + DURATION));
-                Ok(())
+                Ok(Attempt::Settled)
             }
+            // By another operator, or by a write of our own whose answer was lost.
             Err(CallError::Conflict { .. } | CallError::Exists { .. } | CallError::NotFound { .. }) => {
-                self.look().await
+                self.look().await?;
+                Ok(Attempt::Overtaken)
             }
             Err(error) => Err(error),
         }

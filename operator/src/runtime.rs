@@ -74,6 +74,7 @@ pub async fn run(
     background.spawn(watch::nodes(context.clone(), node_writer, wake.clone()));
     background.spawn(watch::pods(context.clone(), pods_listed.clone(), wake.clone()));
     background.spawn(watch::routes(context.clone(), routes_listed.clone(), wake.clone()));
+    background.spawn(watch::farewells(context.clone()));
     background.spawn(wake.clone().relay(wakeups));
 
     let (ready, stop, give_back) =

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::mpsc::UnboundedSender;
@@ -18,6 +19,7 @@ use processhub_crds::vocabulary::label;
 use processhub_crds::{HubProcess, ProcessHub};
 use processhub_protocol::id::ProcessUid;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::assignments::{HubKey, ProcessKey, Wakeups};
@@ -26,6 +28,10 @@ use crate::hub;
 use crate::index::ProcessName;
 use crate::process::incarnation::PodFacts;
 use crate::process::{release, stop};
+
+/// How often pods that are going are looked at without an event.
+const FAREWELL: Duration = Duration::from_secs(5);
+const FAREWELLS_AT_ONCE: usize = 16;
 
 /// Where the names of what has to be looked at go. They coalesce in the queues of the loops.
 #[derive(Clone, Debug)]
@@ -168,6 +174,9 @@ pub(crate) async fn processes(context: Arc<Context>, mut writer: Writer<HubProce
             }
             context.forget(&ProcessUid(process.uid().unwrap_or_default()));
         }
+        if matches!(event, Event::InitDone) {
+            context.forget_the_gone();
+        }
         let Some(process) = touched(&event) else { continue };
         let ProcessName { namespace, name } = named(process);
         wake.hub(HubKey { namespace: namespace.clone(), name: process.spec.hub_name.clone() });
@@ -219,15 +228,34 @@ pub(crate) async fn pods(context: Arc<Context>, listed: CancellationToken, wake:
         {
             // Beside the watch: an API server that is slow for one pod delays no event of another.
             let context = context.clone();
-            tokio::spawn(async move {
-                release::release(&context, &facts).await;
-                stop::let_go(&context, &facts).await;
-            });
+            tokio::spawn(async move { farewell(&context, &facts).await });
         }
         if matches!(event, Event::InitDone) {
             listed.cancel();
         }
     }
+}
+
+/// Looks again at every pod that is going: what happens to its node, or to the object of its process, is no event of
+/// its own.
+pub(crate) async fn farewells(context: Arc<Context>) {
+    loop {
+        sleep(FAREWELL).await;
+        if context.leadership.valid() {
+            let going = context.pods.going();
+            futures::stream::iter(going)
+                .for_each_concurrent(FAREWELLS_AT_ONCE, |facts| {
+                    let context = &context;
+                    async move { farewell(context, &facts).await }
+                })
+                .await;
+        }
+    }
+}
+
+async fn farewell(context: &Context, facts: &PodFacts) {
+    release::release(context, facts).await;
+    stop::let_go(context, facts).await;
 }
 
 /// Watches the stable addresses. `listed` is cancelled when all of them are known.

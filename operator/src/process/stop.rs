@@ -3,16 +3,6 @@
 //! The pods are collected by their owner references, without a finalizer, so that uninstalling never hangs. But a
 //! worker's end waits for its process to be handed over (`preStop`), and here nobody takes it: its sidecar is told so.
 
-use std::time::Duration;
-
-use kube::{Api, Resource};
-use processhub_crds::HubProcess;
-use processhub_crds::vocabulary::EventReason;
-use processhub_protocol::fence::Role;
-use processhub_protocol::id::PodUid;
-use processhub_protocol::wire::{Addressee, CONTROL_PORT, Forward, Freeze, Peer, Report};
-use tokio::time::sleep;
-
 use super::apply::COMMAND_PATIENCE;
 use super::incarnation::PodFacts;
 use super::observe::REPORT_PATIENCE;
@@ -21,29 +11,26 @@ use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
 use crate::sidecar_client::Address;
+use kube::{Api, Resource};
+use processhub_crds::HubProcess;
+use processhub_crds::vocabulary::EventReason;
+use processhub_protocol::fence::Role;
+use processhub_protocol::id::PodUid;
+use processhub_protocol::wire::{Addressee, CONTROL_PORT, Forward, Freeze, Peer, Report};
 
-/// Attempts before the pod is left to its grace period.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
 /// How long requests under way may take; the object that said it is gone.
 const DRAIN_MILLISECONDS: u64 = 5000;
 /// Nobody's address: connections to it fail at once.
 const NOWHERE: &str = "255.255.255.255";
 
-/// Lets go of a pod that is going, if its process is no more.
+/// Lets go of a pod that is going, if its process is no more. What fails is tried again soon: the caller looks at
+/// every pod that is going again and again.
 pub(crate) async fn let_go(context: &Context, facts: &PodFacts) {
-    if facts.ended {
+    if facts.ended || !context.leadership.valid() {
         return;
     }
-    for _ in 0..ATTEMPTS {
-        if !context.leadership.valid() {
-            return;
-        }
-        match try_let_go(context, facts).await {
-            Ok(()) => return,
-            Err(error) => tracing::debug!(pod = facts.name, %error, "the pod could not be let go of"),
-        }
-        sleep(PAUSE).await;
+    if let Err(error) = try_let_go(context, facts).await {
+        tracing::debug!(pod = facts.name, %error, "the pod could not be let go of");
     }
 }
 

@@ -1,5 +1,8 @@
 //! The operator with real sidecars and the example worker, on a cluster in this process.
 
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+
 mod failpoints;
 mod moves;
 mod world;
