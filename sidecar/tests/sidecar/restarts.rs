@@ -191,7 +191,9 @@ async fn a_worker_that_crashes_is_given_its_newest_kept_state_and_the_loss_is_sa
     let report = operator.until(&target, "the loss", |report| report.serving && report.lost.is_some()).await;
     assert_eq!(report.lost.unwrap().from, kept.seq + 1);
     assert_eq!(value(&operator, &target).await, 5, "the state of the hand-over, and not an empty one");
-    // The loss stays said, also over a restart of the sidecar.
+    // The loss stays said, also over an aborted move and a restart of the sidecar.
+    operator.seal(&target, 3).await;
+    operator.thaw(&target, 4).await.unwrap();
     target.kill_sidecar();
     target.start_sidecar();
     let report = operator.until(&target, "serving", |report| report.serving).await;
@@ -209,6 +211,9 @@ async fn a_worker_that_crashes_before_anything_was_kept_begins_anew_and_says_so(
     let report = operator.until(&pod, "the loss", |report| report.serving && report.lost.is_some()).await;
     assert_eq!(report.lost.unwrap().from, 1);
     assert_eq!(value(&operator, &pod).await, 0);
+    // The operator may not have heard of it before it undoes a move.
+    let thawed = operator.thaw(&pod, 2).await.unwrap();
+    assert_eq!(thawed.lost.unwrap().from, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
