@@ -11,6 +11,8 @@ const LEISURELY: u64 = 5_000;
 const PRESSING: u64 = 1_000;
 /// The longest wait of a move that has to be made.
 const LONGEST_PRESSING: u64 = 30_000;
+/// How long a node is avoided, at least, where a move has failed.
+const SHORTEST_GRUDGE: u64 = 60_000;
 /// How long a move is left alone that a person cancelled, or whose state the target's worker refused: trying again
 /// changes nothing, unless something else has changed meanwhile.
 const DEFINITE: u64 = 10 * 60_000;
@@ -21,12 +23,20 @@ pub fn until(failed: &FailedMove, pressing: bool) -> u64 {
     as_milliseconds(failed.at).saturating_add(wait(failed, pressing))
 }
 
+/// Until when the node that it failed at is taken only if there is no other, in milliseconds since 1970. Longer than the
+/// wait, so that the next try goes elsewhere.
+#[must_use]
+pub fn avoided_until(failed: &FailedMove, pressing: bool) -> u64 {
+    let wait = wait(failed, pressing);
+    // What was only withdrawn says nothing of the node.
+    let avoided = if wait == 0 { 0 } else { wait.saturating_mul(2).max(SHORTEST_GRUDGE) };
+    as_milliseconds(failed.at).saturating_add(avoided)
+}
+
 fn wait(failed: &FailedMove, pressing: bool) -> u64 {
     let doublings = failed.times.saturating_sub(1).min(10);
-    if pressing {
-        return (PRESSING << doublings).min(LONGEST_PRESSING);
-    }
     match failed.reason {
+        _ if pressing => (PRESSING << doublings).min(LONGEST_PRESSING),
         Some(MoveReason::Superseded | MoveReason::Withdrawn | MoveReason::Regrant) => 0,
         Some(MoveReason::Cancelled | MoveReason::ImportRefused | MoveReason::HandoverNotSupported) => {
             DEFINITE
@@ -80,6 +90,17 @@ mod tests {
         assert_eq!(until(&failed(MoveReason::ImportRefused, 1), false), DEFINITE);
         assert_eq!(until(&failed(MoveReason::Cancelled, 1), false), DEFINITE);
         assert_eq!(until(&failed(MoveReason::Superseded, 3), false), 0);
+    }
+
+    #[test]
+    fn a_node_is_avoided_for_longer_than_the_wait_so_that_the_next_try_goes_elsewhere() {
+        for times in 1..12 {
+            for pressing in [false, true] {
+                let failed = failed(MoveReason::TargetNotReady, times);
+                assert!(avoided_until(&failed, pressing) > until(&failed, pressing));
+            }
+        }
+        assert_eq!(avoided_until(&failed(MoveReason::Withdrawn, 1), false), 0);
     }
 
     #[test]

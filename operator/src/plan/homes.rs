@@ -46,6 +46,8 @@ pub struct Homes {
     pub of: BTreeMap<String, Home>,
     /// Wishes that cannot be followed, and why.
     pub refused: BTreeMap<String, Held>,
+    /// When the first process may go again where it failed, in milliseconds.
+    pub wake: Option<u64>,
 }
 
 /// Finds them all. `targets` are fit nodes. Processes that are being deleted, or are `doomed` to be, have no home.
@@ -77,7 +79,10 @@ pub fn homes(
                 }
                 result.of.insert(name.clone(), home);
             }
-            Settled::Free { at, origin, avoid } => free.push(Free { name, at, origin, avoid }),
+            Settled::Free { at, origin, avoid, until } => {
+                result.wake = result.wake.into_iter().chain(until).min();
+                free.push(Free { name, at, origin, avoid });
+            }
         }
     }
     let slots: Vec<Slot<'_>> = names
@@ -127,7 +132,7 @@ struct Seen<'a> {
 /// What can be said without looking at the other processes.
 enum Settled {
     Home(Home),
-    Free { at: Option<usize>, origin: Option<usize>, avoid: Option<usize> },
+    Free { at: Option<usize>, origin: Option<usize>, avoid: Option<usize>, until: Option<u64> },
 }
 
 impl Seen<'_> {
@@ -193,14 +198,15 @@ impl Seen<'_> {
                 let back = under_way.is_some_and(|moving| moving.phase == MovingPhase::Prepared);
                 let origin = if back && !self.must_leave() { slot(owner) } else { None };
                 let at = target.or_else(|| if self.is_dead() { None } else { slot(owner) });
-                let avoid = slot(self.refused_by());
+                let refused_by = self.refused_by();
+                let avoid = slot(refused_by.map(|(node, _)| node));
                 // Where it has to begin anew anyway, it does not begin where it has just failed.
                 let at = if self.must_leave() && target.is_none() {
                     at.filter(|at| avoid != Some(*at))
                 } else {
                     at
                 };
-                Settled::Free { at, origin, avoid }
+                Settled::Free { at, origin, avoid, until: avoid.and(refused_by).map(|(_, until)| until) }
             }
         }
     }
@@ -284,12 +290,11 @@ impl Seen<'_> {
         }
     }
 
-    /// The node that its last move failed at, while the back-off lasts.
-    fn refused_by(&self) -> Option<&str> {
-        let facts = self.process.facts.as_ref()?;
-        let failed = facts.failed.as_ref()?;
-        (backoff::until(failed, self.must_leave()) > as_milliseconds(self.inputs.now))
-            .then_some(failed.to.as_str())
+    /// The node that its last move failed at, while it is to be avoided, and until when.
+    fn refused_by(&self) -> Option<(&str, u64)> {
+        let failed = self.process.facts.as_ref()?.failed.as_ref()?;
+        let until = backoff::avoided_until(failed, self.must_leave());
+        (until > as_milliseconds(self.inputs.now)).then_some((failed.to.as_str(), until))
     }
 }
 

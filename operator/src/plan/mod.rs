@@ -68,7 +68,7 @@ pub fn plan(inputs: &Inputs) -> (Plan, Report) {
     let children = children::children(&inputs.hub, &inputs.processes, &inputs.taken);
     let homes = homes::homes(inputs, &fitness, &members.targets, &children.delete);
     let moves = moves::moves(inputs, &fitness, &members.steadiness, &homes);
-    let wake = members.wake.into_iter().chain(moves.wake).min();
+    let wake = members.wake.into_iter().chain(homes.wake).chain(moves.wake).min();
 
     let report = report::report(inputs, fitness, members, &children, &homes, &moves);
     let plan = Plan { children, assignments: moves.assignments, memory, wake };

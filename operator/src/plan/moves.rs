@@ -271,6 +271,8 @@ impl<'a> Step<'a> {
             OwnerState::Leaving { until } => {
                 let at = self.facts.node.as_deref().and_then(|node| self.fitness.get(node));
                 let trigger = match at {
+                    // Where it goes is a person's word, and there it stays.
+                    _ if by == Authority::Wish => MigrationTrigger::Wish,
                     Some(Fitness::Cordoned) => MigrationTrigger::Drain,
                     _ => MigrationTrigger::PodDeleted,
                 };
@@ -320,9 +322,10 @@ impl<'a> Step<'a> {
 
     fn backs_off(&self, rank: Rank, node: &str, result: &mut Moves) -> Option<Held> {
         let failed = self.facts.failed.as_ref()?;
-        // A person who names another node, or any node after a cancellation, tries something new.
         let new = match rank {
-            Rank::Wish | Rank::Pin => failed.to != node || failed.reason == Some(MoveReason::Cancelled),
+            // A wish is one attempt: one that stands after a failure was made anew.
+            Rank::Wish => true,
+            Rank::Pin => failed.to != node,
             Rank::Recover | Rank::Start | Rank::Leaving(_) | Rank::Rebalance => false,
         };
         let until = backoff::until(failed, rank.presses());
@@ -344,8 +347,7 @@ impl<'a> Step<'a> {
     /// Whether the hand-over can begin at all: an owner that does not answer hands nothing over.
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
-            Rank::Recover | Rank::Start => true,
-            Rank::Leaving(_) => true,
+            Rank::Recover | Rank::Start | Rank::Leaving(_) => true,
             Rank::Wish | Rank::Pin | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
         }
     }

@@ -168,12 +168,13 @@ fn a_target_that_died_after_the_commit_is_recovered_elsewhere() {
 }
 
 #[test]
-fn a_failed_move_waits_and_says_until_when_and_a_person_may_try_something_else() {
+fn a_failed_move_waits_and_says_until_when() {
     let mut inputs = inputs(1, &["n1", "n2", "n3"]);
-    inputs.serving("cart-0", "n1").wish = Some("n2".into());
-    let failed =
-        |reason| FailedMove { to: "n2".into(), reason: Some(reason), at: Timestamp::UNIX_EPOCH, times: 2 };
-    inputs.facts("cart-0").failed = Some(failed(MoveReason::TargetNotReady));
+    inputs.serving("cart-0", "n1");
+    inputs.processes.get_mut("cart-0").unwrap().child.pin = Some("n2".into());
+    let at = Timestamp::UNIX_EPOCH;
+    inputs.facts("cart-0").failed =
+        Some(FailedMove { to: "n2".into(), reason: Some(MoveReason::TargetNotReady), at, times: 2 });
     let first = plan(&inputs).0;
     assert_eq!(held(&first, "cart-0"), ProcessReason::MoveAborted);
     let message = assignment(&first, "cart-0").held.unwrap().message;
@@ -184,38 +185,37 @@ fn a_failed_move_waits_and_says_until_when_and_a_person_may_try_something_else()
     assert_eq!(first.wake, Some(10_000));
     inputs.now += SignedDuration::from_secs(10);
     assert!(go_of(&plan(&inputs).0, "cart-0").is_some());
-
-    inputs.now = Timestamp::UNIX_EPOCH;
-    inputs.facts("cart-0").wish = Some("n3".into());
-    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n3".into(), MigrationTrigger::Wish)));
-    inputs.facts("cart-0").wish = Some("n2".into());
-    inputs.facts("cart-0").failed = Some(failed(MoveReason::Cancelled));
-    assert!(go_of(&plan(&inputs).0, "cart-0").is_some(), "wished again after a cancellation");
 }
 
 #[test]
-fn a_move_that_a_wish_began_moves_nobody_else_in_any_of_its_phases() {
-    for phase in [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed] {
-        let mut inputs = inputs(4, &["n1", "n2"]);
-        (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (9, 9);
-        for (name, node) in [("cart-0", "n1"), ("cart-1", "n1"), ("cart-2", "n2"), ("cart-3", "n2")] {
-            inputs.serving(name, node);
-        }
-        let facts = inputs.facts("cart-0");
-        facts.moving = Some(Moving { trigger: MigrationTrigger::Wish, ..moving("n1", "n2", phase) });
-        facts.wish = Some("n2".into());
-        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
-        // The annotation is removed once the move has ended; until then only the move itself tells.
-        let facts = inputs.facts("cart-0");
-        facts.wish = None;
-        if phase == MovingPhase::Committed {
-            facts.node = Some("n2".into());
-            assert!(plan(&inputs).0.is_empty(), "{phase:?}");
-            let facts = inputs.facts("cart-0");
-            (facts.moving, facts.settled_by_wish) = (None, true);
-            assert!(plan(&inputs).0.is_empty(), "ended");
-        }
-    }
+fn a_person_may_try_again_or_something_else_at_once() {
+    let mut inputs = inputs(1, &["n1", "n2", "n3"]);
+    let at = Timestamp::UNIX_EPOCH;
+    inputs.serving("cart-0", "n1").failed =
+        Some(FailedMove { to: "n2".into(), reason: Some(MoveReason::Cancelled), at, times: 2 });
+    inputs.facts("cart-0").wish = Some("n2".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n2".into(), MigrationTrigger::Wish)));
+    inputs.facts("cart-0").wish = None;
+    inputs.processes.get_mut("cart-0").unwrap().child.pin = Some("n3".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n3".into(), MigrationTrigger::Pinned)));
+}
+
+#[test]
+fn who_could_not_be_started_on_a_node_is_started_on_another() {
+    let mut inputs = inputs(1, &["n1", "n2", "n3"]);
+    let facts = inputs.serving("cart-0", "n1");
+    (facts.owner, facts.node) = (OwnerState::None, None);
+    let (first, _) = go_of(&plan(&inputs).0, "cart-0").unwrap();
+    let at = inputs.now;
+    inputs.facts("cart-0").failed =
+        Some(FailedMove { to: first.clone(), reason: Some(MoveReason::TargetFailed), at, times: 1 });
+    assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::MoveAborted);
+    inputs.now += SignedDuration::from_secs(1);
+    let (second, _) = go_of(&plan(&inputs).0, "cart-0").unwrap();
+    assert_ne!(first, second);
+    // With no other node it is tried there again.
+    inputs.nodes.retain(|name, _| *name == first);
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0").unwrap().0, first);
 }
 
 #[test]

@@ -220,7 +220,13 @@ impl World {
                     self.moved += usize::from(swap);
                     continue;
                 }
-                MovingPhase::Aborted => continue,
+                MovingPhase::Aborted => {
+                    // A wish is one attempt.
+                    if moving.trigger == MigrationTrigger::Wish {
+                        facts.wish = None;
+                    }
+                    continue;
+                }
             };
             facts.moving = Some(moving);
         }
@@ -229,12 +235,16 @@ impl World {
     /// Plans and waits until nothing is left to do. Returns the last report.
     pub fn settle(&mut self) -> Report {
         for _ in 0..3_000 {
+            let wishes = self.facts().any(|facts| facts.wish.is_some());
             let (plan, report) = self.plan();
-            if plan.is_empty() && self.under_way() == 0 {
+            if plan.is_empty() && self.under_way() == 0 && !wishes {
                 match plan.wake {
                     None => {
-                        let (again, _) = self.plan();
-                        assert!(again.is_empty(), "planning again changes nothing");
+                        let (again, reason) = self.plan();
+                        assert!(
+                            again.is_empty(),
+                            "planning again changes something:\n{report}then\n{reason}"
+                        );
                         return report;
                     }
                     Some(wake) => self.wait_until(wake),
