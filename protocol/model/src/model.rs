@@ -220,7 +220,7 @@ impl Model {
         for (at, pod) in state.pods.iter_mut().enumerate() {
             if pod.phase == PodPhase::Gone && named & (1 << at) == 0 {
                 *pod = Pod::default();
-                state.glimpse = state.glimpse.filter(|glimpse| usize::from(glimpse.slot) != at);
+                state.glimpse = state.glimpse.filter(|glimpse| usize::from(glimpse.seen.slot) != at);
                 if usize::from(state.routed) == at {
                     state.routed = NOWHERE;
                 }

@@ -13,7 +13,7 @@ use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise::{self, Promise};
 use crate::sidecar::spend;
-use crate::state::{Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
+use crate::state::{Glimpse, Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
 use crate::step::Step;
 
 /// What a decision rests on, in small.
@@ -26,8 +26,19 @@ pub struct Sight {
     pub(crate) intent: bool,
     pub(crate) lingering: bool,
     pub(crate) wish: Wish,
-    /// Whether it holds a glimpse, which is good for one decision.
+    /// Whether it holds a glimpse.
     glimpses: bool,
+}
+
+/// How many decisions a leader takes on one observation.
+const GLIMPSE: u8 = 12;
+
+/// What is left of a glimpse after a decision on it: its own writes do not make an operator look again, a command's
+/// answer does.
+fn glimpse_after(from: &State, (_, command): &(Id, Option<Message>)) -> Option<Glimpse> {
+    let glimpse = from.glimpse?;
+    let answered = command.as_ref().and_then(Message::to) == Some(glimpse.seen.slot);
+    (!answered && glimpse.decisions > 1).then_some(Glimpse { decisions: glimpse.decisions - 1, ..glimpse })
 }
 
 impl Model {
@@ -47,7 +58,7 @@ impl Model {
             for (slot, _) in each(from).filter(|(_, pod)| pod.phase != PodPhase::Free) {
                 let mut state = from.clone();
                 state.budget.glimpses -= 1;
-                state.glimpse = Some(self.see(from, slot));
+                state.glimpse = Some(Glimpse { seen: self.see(from, slot), decisions: GLIMPSE });
                 out.push(Edge { step: Step::Glimpse(slot), state, broken: None });
             }
         }
@@ -69,7 +80,8 @@ impl Model {
         let fresh = self.sight(from, seen.ledger);
         let mut sights = vec![fresh];
         if let Some(glimpse) = from.glimpse {
-            let old = |now: Option<Seen>| now.map(|now| if now.slot == glimpse.slot { glimpse } else { now });
+            let old = glimpse.seen;
+            let old = |now: Option<Seen>| now.map(|now| if now.slot == old.slot { old } else { now });
             sights.push(Sight {
                 source: old(fresh.source),
                 target: old(fresh.target),
@@ -91,7 +103,8 @@ impl Model {
                     let first = out.len();
                     self.act(from, seen, lagging, &sight, id, out);
                     if sight.glimpses {
-                        out[first..].iter_mut().for_each(|edge| edge.state.glimpse = None);
+                        let left = glimpse_after(from, &one);
+                        out[first..].iter_mut().for_each(|edge| edge.state.glimpse = left);
                     }
                     done.push(one);
                 }

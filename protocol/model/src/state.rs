@@ -24,7 +24,7 @@ pub struct State {
     /// Where the stable address points.
     pub routed: Slot,
     /// A pod and its sidecar as the leader saw them once; it may decide on that together with newer observations.
-    pub glimpse: Option<Seen>,
+    pub glimpse: Option<Glimpse>,
     /// What a person or the plan wants of the move under way.
     pub wish: Wish,
     /// Writes that a client got an answer for.
@@ -106,6 +106,15 @@ pub struct Seen {
     pub serving: bool,
     /// Whether its sidecar answers the operator.
     pub answers: bool,
+}
+
+/// An observation that a leader goes by for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Glimpse {
+    /// What it saw.
+    pub seen: Seen,
+    /// For how many more decisions.
+    pub decisions: u8,
 }
 
 /// What there is of a pod.
