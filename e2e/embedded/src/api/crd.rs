@@ -10,9 +10,14 @@ use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
 
+/// What the real server adds where the schema's errors keep it from looking at the rules.
+const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing \
+                         errors to complete validation";
+
 /// Schema and rules of one version of a custom kind.
 pub struct Custom {
     schema: Value,
+    has_rules: bool,
     compiled: CompiledSchema,
     context: RootContext,
 }
@@ -30,7 +35,8 @@ impl Custom {
             api_group: group.to_owned(),
             kind: kind.to_owned(),
         };
-        Self { compiled: compile_schema(&schema), schema, context }
+        let has_rules = schema.to_string().contains("\"x-kubernetes-validations\"");
+        Self { compiled: compile_schema(&schema), schema, has_rules, context }
     }
 
     /// The schema as it was defined.
@@ -47,14 +53,19 @@ impl Custom {
 
     /// Everything in which the object breaks its schema or, if it does not, its rules; `old` is what it replaces.
     pub fn check(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-        let causes = schema::check(&self.schema, object, "");
-        if !causes.is_empty() {
+        let mut causes = schema::check(&self.schema, object, "");
+        if causes.iter().any(Cause::blocks_rules) {
+            if self.has_rules {
+                causes.push(Cause::invalid("<nil>", &Value::Null, UNCHECKED));
+            }
             return causes;
         }
         let checked =
             Validator::new().validate_compiled_with_context(&self.compiled, object, old, Some(&self.context));
-        let Err(errors) = checked else { return Vec::new() };
-        errors.iter().map(|e| rule_cause(object, e)).collect()
+        if let Err(errors) = checked {
+            causes.extend(errors.iter().map(|e| rule_cause(object, e)));
+        }
+        causes
     }
 }
 

@@ -75,6 +75,18 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// Whether an object with this fault is not looked at by the kind's rules, because they might rely on the schema.
+    pub fn blocks_rules(&self) -> bool {
+        [
+            "FieldValueRequired",
+            "FieldValueNotSupported",
+            "FieldValueTooLong",
+            "FieldValueTooMany",
+            "FieldValueTypeInvalid",
+        ]
+        .contains(&self.reason)
+    }
+
     /// A field that has to be there and is not.
     pub fn required(field: impl Into<String>, detail: &str) -> Self {
         let message =

@@ -25,7 +25,9 @@ impl Registry {
     ) -> Result<Written> {
         check_type(kind, &mut object)?;
         if !object::resource_version(&object).is_empty() {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            // The real server finds this out late, and answers so.
+            let words = "resourceVersion should not be set on objects to be created";
+            return Err(ApiError::new(Reason::InternalError, words));
         }
         self.place(kind, namespace, &mut object)?;
         self.name(kind, &mut object)?;

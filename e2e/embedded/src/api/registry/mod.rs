@@ -297,7 +297,13 @@ fn check_type(kind: &Kind, object: &mut Value) -> Result<()> {
     }
     if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
         metadata.remove("managedFields");
-        metadata.retain(|_, value| !value.is_null());
+        // The server writes no empty lists and maps here.
+        let empty = |value: &Value| {
+            value.is_null()
+                || value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(serde_json::Map::is_empty)
+        };
+        metadata.retain(|_, value| !empty(value));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Patches: read, change, write, in one step.
 
 use super::{Part, Registry, WriteOptions, Written, check_part, check_type};
-use crate::api::error::{ApiError, Reason, Result};
+use crate::api::error::{ApiError, Cause, Reason, Result};
 use crate::api::kinds::Kind;
 use crate::api::object::{self, Key, metadata};
 use crate::api::patch::{self, PatchKind};
@@ -77,9 +77,8 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written> {
         if options.manager.is_empty() {
-            return Err(ApiError::bad_request(
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
+            let cause = Cause::required("fieldManager", "is required for apply patch");
+            return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         check_type(kind, &mut body)?;
         let versioned = !object::resource_version(&body).is_empty();

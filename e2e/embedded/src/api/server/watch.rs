@@ -48,8 +48,9 @@ pub fn follow(call: &Call) -> Result<Response> {
     }
     let since: u64 = match asked {
         "" => 0,
-        text => text.parse().map_err(|_| {
-            ApiError::bad_request(format!("Invalid value: {text:?}: resourceVersion is not a number"))
+        // The real server answers so, too.
+        text => text.parse().map_err(|e| {
+            ApiError::new(Reason::InternalError, format!("resourceVersion: Invalid value: {text:?}: {e}"))
         })?,
     };
     let seconds = call.query.text("timeoutSeconds").parse().unwrap_or(LONGEST);

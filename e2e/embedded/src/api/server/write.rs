@@ -49,26 +49,23 @@ pub fn patch(call: &Call) -> Result<Response> {
     Ok(answer(call, &written))
 }
 
+/// The options are in the body; the query counts only where there is none.
 fn delete_options(call: &Call) -> Result<DeleteOptions> {
-    let mut options: DeleteOptions = if call.body.is_empty() {
-        DeleteOptions::default()
-    } else {
-        serde_json::from_value(render::body(call)?)
-            .map_err(|e| ApiError::bad_request(format!("the body is no DeleteOptions: {e}")))?
-    };
-    if let Ok(seconds) = call.query.text("gracePeriodSeconds").parse() {
-        options.grace_period_seconds = Some(seconds);
+    if !call.body.is_empty() {
+        return serde_json::from_value(render::body(call)?)
+            .map_err(|e| ApiError::bad_request(format!("the body is no DeleteOptions: {e}")));
     }
-    options.propagation_policy = match call.query.text("propagationPolicy") {
-        "Foreground" => Some(Propagation::Foreground),
-        "Orphan" => Some(Propagation::Orphan),
-        "Background" => Some(Propagation::Background),
-        _ => options.propagation_policy,
-    };
-    if call.query.dry_run() {
-        options.dry_run = Some(vec!["All".to_owned()]);
-    }
-    Ok(options)
+    Ok(DeleteOptions {
+        grace_period_seconds: call.query.text("gracePeriodSeconds").parse().ok(),
+        propagation_policy: match call.query.text("propagationPolicy") {
+            "Foreground" => Some(Propagation::Foreground),
+            "Orphan" => Some(Propagation::Orphan),
+            "Background" => Some(Propagation::Background),
+            _ => None,
+        },
+        dry_run: call.query.dry_run().then(|| vec!["All".to_owned()]),
+        preconditions: None,
+    })
 }
 
 /// DELETE of an object.
