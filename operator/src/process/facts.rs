@@ -38,7 +38,11 @@ fn owner(seen: &Observation) -> OwnerState {
     if seen.dead.contains_key(&owner.pod.uid) {
         return OwnerState::Dead;
     }
-    let until = seen.owner_pod().and_then(|pod| pod.facts.going_until);
+    let until = match seen.owner_pod() {
+        Some(pod) => pod.facts.going_until,
+        // Deleted by force: the kubelet ends it as soon as it sees that. Until then it answers and can hand over.
+        None => Some(seen.now),
+    };
     match (seen.owner_report(), until) {
         (None, _) => OwnerState::Unreachable,
         (Some(_), Some(until)) => OwnerState::Leaving { until },
@@ -110,6 +114,15 @@ mod tests {
         assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Leaving { until });
         seen.dead.insert("pod-1".into(), Proof::ContainersEnded);
         assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Dead);
+    }
+
+    #[test]
+    fn an_owner_that_answers_without_a_pod_object_is_leaving_now() {
+        let mut seen = seen(&started(), 0);
+        seen.pods.clear();
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Unreachable);
+        seen.reports.insert("pod-1".into(), report("pod-1", 1));
+        assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Leaving { until: seen.now });
     }
 
     #[test]
