@@ -21,6 +21,7 @@ pub struct Arguments {
 struct Summary {
     steps: Vec<(String, Duration)>,
     skipped: Vec<String>,
+    flaky: Vec<String>,
     passed: u64,
     ignored: u64,
 }
@@ -144,8 +145,11 @@ impl Summary {
         self.skipped.push(what.to_owned());
     }
 
-    /// `test result: ok. 9 passed; 0 failed; 1 ignored; ...`
+    /// `test result: ok. 9 passed; 0 failed; 1 ignored; ...`, and scenarios that needed a second try.
     fn count(&mut self, line: &str) {
+        if line.contains(": FLAKY, ") {
+            self.flaky.push(line.to_owned());
+        }
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         let number = |what: &str| {
             counts
@@ -164,6 +168,9 @@ impl Summary {
         }
         for what in &self.skipped {
             println!("  skipped  {what}");
+        }
+        for what in &self.flaky {
+            println!("    flaky  {what}");
         }
     }
 }

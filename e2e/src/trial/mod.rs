@@ -7,7 +7,7 @@ mod verdict;
 
 pub use hub::HubOptions;
 pub use look::condition;
-pub use verdict::Verdict;
+pub use verdict::{Broken, Verdict};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -8,6 +8,19 @@ use crate::load::Operation;
 use crate::moves::Move;
 use crate::oracle::{Account, Applied, Disorder, Percentiles, account, check_order, longest_gaps};
 
+/// A promise was broken: something lost, duplicated, out of order, or owned twice. Never excused by a second try.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(String);
+
+impl Broken {
+    /// Whether this error, or one that it came from, says so.
+    #[must_use]
+    pub fn is_cause_of(error: &anyhow::Error) -> bool {
+        error.chain().any(|cause| cause.is::<Self>())
+    }
+}
+
 /// What came of a trial.
 #[derive(Clone, Debug)]
 pub struct Verdict {
@@ -33,27 +46,31 @@ impl Verdict {
     /// # Errors
     /// What does not.
     pub fn check(&self) -> Result<()> {
-        let lost = self.account.lost;
-        if lost > 0 {
-            bail!("{lost} acknowledged requests lost: {:?}", self.account.lost_by_process);
+        match self.broken() {
+            Some(broken) => Err(broken.into()),
+            None if self.account.acknowledged == 0 => {
+                bail!("no request was acknowledged: nothing was tried; {:?}", self.account.error_samples)
+            }
+            None => Ok(()),
         }
-        if !self.torn.is_empty() {
-            bail!("state did not come through whole: {:?}", self.torn);
-        }
-        let Account { acknowledged, duplicated, .. } = self.account;
-        if acknowledged == 0 {
-            bail!("no request was acknowledged: nothing was tried; {:?}", self.account.error_samples);
-        }
-        if duplicated > 0 {
-            bail!("{duplicated} requests duplicated");
-        }
-        if let Some(Disorder { earlier, later }) = self.disorder.first() {
-            bail!("not linearizable: {earlier:?} before {later:?}");
-        }
-        if !self.usurpers.is_empty() {
-            bail!("{}", self.usurpers.join("; "));
-        }
-        Ok(())
+    }
+
+    fn broken(&self) -> Option<Broken> {
+        let Account { lost, duplicated, lost_by_process, .. } = &self.account;
+        let words = if *lost > 0 {
+            format!("{lost} acknowledged requests lost: {lost_by_process:?}")
+        } else if !self.torn.is_empty() {
+            format!("state did not come through whole: {:?}", self.torn)
+        } else if *duplicated > 0 {
+            format!("{duplicated} requests duplicated")
+        } else if let Some(Disorder { earlier, later }) = self.disorder.first() {
+            format!("not linearizable: {earlier:?} before {later:?}")
+        } else if !self.usurpers.is_empty() {
+            self.usurpers.join("; ")
+        } else {
+            return None;
+        };
+        Some(Broken(words))
     }
 
     /// [`Verdict::check`], and no client saw an error or an unknown outcome: what a planned move promises.
@@ -142,5 +159,19 @@ impl Evidence<'_> {
             torn,
             usurpers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::Broken;
+
+    #[test]
+    fn a_broken_promise_is_known_through_what_was_said_about_it() {
+        let broken: anyhow::Result<()> = Err(Broken("3 lost".into()).into());
+        assert!(Broken::is_cause_of(&broken.context("while draining").unwrap_err()));
+        assert!(!Broken::is_cause_of(&anyhow::anyhow!("3 lost")));
     }
 }
