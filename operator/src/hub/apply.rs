@@ -32,9 +32,10 @@ pub(super) async fn apply(
     plan: &Plan,
 ) -> Result<(), CallError> {
     // No process waits for the writes: what it may do was decided on what is there already.
-    for (name, assignment) in &plan.assignments {
-        if let Some(object) = seen.objects.get(name) {
-            context.board.assign(&process_key(object), assignment.clone());
+    for (name, object) in &seen.objects {
+        if seen.inputs.processes.get(name).is_some_and(|process| process.facts.is_some()) {
+            let assignment = plan.assignments.get(name).cloned().unwrap_or_default();
+            context.board.assign(&process_key(object), assignment);
         }
     }
     let Children { create, update, delete, taken: _, replicas: _, desired: _ } = &plan.children;

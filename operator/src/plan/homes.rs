@@ -1,6 +1,6 @@
 //! Where each process belongs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::jiff::Timestamp;
 use processhub_crds::vocabulary::ProcessReason;
@@ -14,11 +14,11 @@ use crate::assignments::{Held, MovingPhase, OwnerState};
 
 /// Where a process belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Home {
+pub enum Home<'a> {
     /// On this node, which may be a target.
     At {
         /// The node.
-        node: String,
+        node: &'a str,
         /// Who says so.
         by: Authority,
     },
@@ -26,6 +26,8 @@ pub enum Home {
     Stays,
     /// Nowhere at present.
     Pending(Held),
+    /// It needs none any more: it is being deleted, or is to be.
+    Doomed,
 }
 
 /// Who decided on a home.
@@ -41,61 +43,66 @@ pub enum Authority {
 
 /// The homes of all processes.
 #[derive(Clone, Debug, Default)]
-pub struct Homes {
-    /// By name of the process.
-    pub of: BTreeMap<String, Home>,
+pub struct Homes<'a> {
+    /// One for each process, in their order.
+    pub of: Vec<Home<'a>>,
     /// Wishes that cannot be followed, and why.
-    pub refused: BTreeMap<String, Held>,
+    pub refused: BTreeMap<&'a str, Held>,
     /// When the first process may go again where it failed, in milliseconds.
     pub wake: Option<u64>,
 }
 
-/// Finds them all. `targets` are fit nodes. Processes that are being deleted, or are `doomed` to be, have no home.
+/// Finds them all. `targets` are fit nodes; processes in `doomed` are to be deleted.
 #[must_use]
-pub fn homes(
-    inputs: &Inputs,
-    fitness: &BTreeMap<String, Fitness>,
-    targets: &BTreeSet<String>,
+pub fn homes<'a>(
+    inputs: &'a Inputs,
+    fitness: &'a BTreeMap<String, Fitness>,
+    targets: &'a BTreeSet<String>,
     doomed: &[String],
-) -> Homes {
+) -> Homes<'a> {
     let doomed: BTreeSet<&String> = doomed.iter().collect();
     let names: Vec<&str> = targets.iter().map(String::as_str).collect();
-    let index: BTreeMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (*name, i)).collect();
+    // For look-ups only: the order of a hash map decides nothing here.
+    let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (*name, i)).collect();
     let mut settled = vec![(0_u32, 0_u32); names.len()];
-    let mut result = Homes::default();
-    let mut free = Vec::new();
+    let mut result = Homes { of: Vec::with_capacity(inputs.processes.len()), ..Homes::default() };
+    let (mut free, mut positions) = (Vec::new(), Vec::new());
     for (name, process) in &inputs.processes {
         if process.deleting || doomed.contains(name) {
+            result.of.push(Home::Doomed);
             continue;
         }
         let seen = Seen { inputs, fitness, index: &index, process };
-        match seen.settle(&inputs.hub, name, &mut result.refused) {
+        let home = match seen.settle(&inputs.hub, name, &mut result.refused) {
             Settled::Home(home) => {
                 if let Home::At { node, by } = &home
-                    && let Some(slot) = index.get(node.as_str())
+                    && let Some(slot) = index.get(node)
                 {
                     let (fixed, wished) = &mut settled[*slot];
                     *(if *by == Authority::Wish { wished } else { fixed }) += 1;
                 }
-                result.of.insert(name.clone(), home);
+                home
             }
             Settled::Free { at, origin, avoid, until } => {
                 result.wake = result.wake.into_iter().chain(until).min();
+                positions.push(result.of.len());
                 free.push(Free { name, at, origin, avoid });
+                // Until it is placed with the others, below.
+                Home::Stays
             }
-        }
+        };
+        result.of.push(home);
     }
     let slots: Vec<Slot<'_>> = names
         .iter()
         .zip(settled)
         .map(|(name, (fixed, wished))| Slot { name, fixed, wished, room: room(inputs.nodes.get(*name)) })
         .collect();
-    for (process, slot) in free.iter().zip(place(&slots, &free)) {
-        let home = match slot {
-            Some(slot) => Home::At { node: names[slot].to_owned(), by: Authority::Distribution },
+    for (position, slot) in positions.into_iter().zip(place(&slots, &free)) {
+        result.of[position] = match slot {
+            Some(slot) => Home::At { node: names[slot], by: Authority::Distribution },
             None => Home::Pending(nowhere(names.is_empty())),
         };
-        result.of.insert(process.name.to_owned(), home);
     }
     result
 }
@@ -122,32 +129,32 @@ fn nowhere(no_members: bool) -> Held {
 }
 
 /// A process among what it depends on.
-struct Seen<'a> {
+struct Seen<'a, 'i> {
     inputs: &'a Inputs,
     fitness: &'a BTreeMap<String, Fitness>,
-    index: &'a BTreeMap<&'a str, usize>,
+    index: &'i HashMap<&'a str, usize>,
     process: &'a Process,
 }
 
 /// What can be said without looking at the other processes.
-enum Settled {
-    Home(Home),
+enum Settled<'a> {
+    Home(Home<'a>),
     Free { at: Option<usize>, origin: Option<usize>, avoid: Option<usize>, until: Option<u64> },
 }
 
-impl Seen<'_> {
-    fn settle(&self, hub: &Hub, name: &str, refused: &mut BTreeMap<String, Held>) -> Settled {
+impl<'a> Seen<'a, '_> {
+    fn settle(&self, hub: &Hub, name: &'a str, refused: &mut BTreeMap<&'a str, Held>) -> Settled<'a> {
         let facts = self.process.facts.as_ref();
         let pin = self.process.child.pin.as_deref();
         if let Some(wish) = facts.and_then(|facts| facts.wish.as_deref()) {
             match self.wish(wish, pin) {
                 Ok(home) => return Settled::Home(home),
-                Err(held) => drop(refused.insert(name.to_owned(), held)),
+                Err(held) => drop(refused.insert(name, held)),
             }
         }
         if let Some(pin) = pin {
             return Settled::Home(match self.usable(pin) {
-                Ok(()) => Home::At { node: pin.to_owned(), by: Authority::Pin },
+                Ok(()) => Home::At { node: pin, by: Authority::Pin },
                 Err(held) if self.is_at(pin) && !self.must_leave() => {
                     // It is there already, and the node keeps what it has.
                     if self.keeps(pin) { Home::Stays } else { Home::Pending(held) }
@@ -158,7 +165,7 @@ impl Seen<'_> {
         self.unpinned(hub)
     }
 
-    fn unpinned(&self, hub: &Hub) -> Settled {
+    fn unpinned(&self, hub: &Hub) -> Settled<'a> {
         let owner = self.process.owner_node();
         let slot = |node: Option<&str>| node.and_then(|node| self.index.get(node).copied());
         let staying = owner.is_some_and(|node| self.keeps(node)) && !self.must_leave();
@@ -173,7 +180,7 @@ impl Seen<'_> {
             && let Some(moving) = under_way
             && target.is_some()
         {
-            return Settled::Home(Home::At { node: moving.to.clone(), by: Authority::Distribution });
+            return Settled::Home(Home::At { node: &moving.to, by: Authority::Distribution });
         }
         // Being sent there by a person, with the wish taken back too late or not seen any more.
         if let Some(moving) = under_way
@@ -181,7 +188,7 @@ impl Seen<'_> {
             && moving.phase != MovingPhase::Prepared
             && target.is_some()
         {
-            return Settled::Home(Home::At { node: moving.to.clone(), by: Authority::Wish });
+            return Settled::Home(Home::At { node: &moving.to, by: Authority::Wish });
         }
         // Sent there by a person, and nothing has changed since.
         if self.process.facts.as_ref().is_some_and(|facts| facts.settled_by_wish)
@@ -190,7 +197,7 @@ impl Seen<'_> {
             && let Some(node) = owner
             && slot(owner).is_some()
         {
-            return Settled::Home(Home::At { node: node.to_owned(), by: Authority::Wish });
+            return Settled::Home(Home::At { node, by: Authority::Wish });
         }
         match hub.distribution {
             DistributionStrategy::Guided => Settled::Home(self.guided(owner, target.is_some())),
@@ -212,13 +219,11 @@ impl Seen<'_> {
     }
 
     /// `Guided` without a pin: it stays where it is, and is not started for want of a word where.
-    fn guided(&self, owner: Option<&str>, moving_to_member: bool) -> Home {
+    fn guided(&self, owner: Option<&'a str>, moving_to_member: bool) -> Home<'a> {
         let moving = self.process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
         let node = if moving_to_member { moving.map(|moving| moving.to.as_str()) } else { owner };
         match node {
-            Some(node) if self.index.contains_key(node) => {
-                Home::At { node: node.to_owned(), by: Authority::Distribution }
-            }
+            Some(node) if self.index.contains_key(node) => Home::At { node, by: Authority::Distribution },
             _ => Home::Pending(Held {
                 reason: ProcessReason::NoTargetNodes,
                 message: "the hub's distribution is Guided and names no usable node for this process; set \
@@ -228,7 +233,7 @@ impl Seen<'_> {
         }
     }
 
-    fn wish(&self, node: &str, pin: Option<&str>) -> Result<Home, Held> {
+    fn wish(&self, node: &'a str, pin: Option<&str>) -> Result<Home<'a>, Held> {
         if let Some(pin) = pin.filter(|pin| *pin != node) {
             return Err(Held {
                 reason: ProcessReason::NotAMember,
@@ -236,7 +241,7 @@ impl Seen<'_> {
             });
         }
         self.usable(node)?;
-        Ok(Home::At { node: node.to_owned(), by: Authority::Wish })
+        Ok(Home::At { node, by: Authority::Wish })
     }
 
     /// Whether a node that was named may be a target.
@@ -267,11 +272,8 @@ impl Seen<'_> {
 
     /// Whether a process that is there stays: the node takes nothing new, or is not believed yet.
     fn keeps(&self, node: &str) -> bool {
-        match self.fitness.get(node) {
-            Some(fitness) if fitness.is_fit() => !self.index.contains_key(node),
-            Some(fitness) => fitness.keeps(),
-            None => false,
-        }
+        !self.index.contains_key(node)
+            && self.fitness.get(node).is_some_and(|fitness| fitness.is_fit() || fitness.keeps())
     }
 
     fn owner(&self) -> OwnerState {

@@ -22,7 +22,6 @@ use std::collections::BTreeMap;
 
 pub use children::{Children, ordinal, replica};
 pub use debounce::{LOSS_HOLD, Memory, Steadiness};
-pub use homes::{Authority, Home};
 pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, Toleration};
 pub use lint::{Defect, lint};
 pub use membership::Fitness;
@@ -36,7 +35,7 @@ use crate::assignments::Assignment;
 pub struct Plan {
     /// Objects to create, change and delete.
     pub children: Children,
-    /// What each process that was observed may do now, by name.
+    /// What processes may do now, by name. One that is not named may do nothing: the default.
     pub assignments: BTreeMap<String, Assignment>,
     /// To be given to the next plan of this hub.
     pub memory: Memory,
@@ -70,7 +69,7 @@ pub fn plan(inputs: &Inputs) -> (Plan, Report) {
     let moves = moves::moves(inputs, &fitness, &members.steadiness, &homes);
     let wake = members.wake.into_iter().chain(homes.wake).chain(moves.wake).min();
 
-    let report = report::report(inputs, fitness, members, &children, &homes, &moves);
+    let report = report::report(inputs, &fitness, &members, &children, &homes, &moves);
     let plan = Plan { children, assignments: moves.assignments, memory, wake };
     debug_assert_eq!(lint(inputs, &plan), Vec::new(), "{report}");
     (plan, report)

@@ -50,10 +50,10 @@ impl Rank {
 /// The assignments, and what stood in the way.
 #[derive(Clone, Debug, Default)]
 pub struct Moves {
-    /// By name of the process; only of those that were observed.
+    /// By name of the process; of those that were observed, and where there is something to say.
     pub assignments: BTreeMap<String, Assignment>,
-    /// How many moves the homes ask for and that have not begun, by process.
-    pub wanted: BTreeMap<String, Rank>,
+    /// How many processes are not where they belong, or have to leave; without first starts.
+    pub misplaced: u32,
     /// Moves that may begin.
     pub permitted: Vec<String>,
     /// Moves that wait for limits.
@@ -80,39 +80,44 @@ struct Candidate<'a> {
     stuck: bool,
 }
 
-/// Decides. Every process that was observed gets an assignment.
+/// Decides.
 #[must_use]
 pub fn moves(
     inputs: &Inputs,
     fitness: &BTreeMap<String, Fitness>,
     steadiness: &Steadiness,
-    homes: &Homes,
+    homes: &Homes<'_>,
 ) -> Moves {
     let mut result = Moves::default();
     let mut candidates = Vec::new();
     let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
-    for (name, process) in &inputs.processes {
+    for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
         if let Some(moving) = &facts.moving {
             let presses = matches!(facts.owner, OwnerState::Leaving { .. } | OwnerState::Dead);
             limits.count(name, moving, presses);
         }
-        let assignment = if process.deleting || inputs.hub.deleting {
-            Assignment::default()
-        } else if let Some(moving) = &facts.moving {
-            under_way(inputs, fitness, name, facts, moving, homes, &mut result)
-        } else {
-            let step = Step { inputs, fitness, steadiness, facts, name };
-            step.at_rest(homes, &mut candidates, &mut result)
+        if inputs.hub.deleting {
+            continue;
+        }
+        let step = Step { inputs, fitness, steadiness, facts, name, home };
+        let mut assignment = match &facts.moving {
+            Some(moving) => step.under_way(moving, &mut result),
+            None => step.at_rest(&mut candidates, &mut result),
         };
-        result.assignments.insert(name.clone(), assignment);
+        // That a wish cannot be followed is said before what else it waits for.
+        if let Some(refused) = homes.refused.get(name.as_str()) {
+            assignment.held = Some(refused.clone());
+        }
+        if assignment != Assignment::default() {
+            result.assignments.insert(name.clone(), assignment);
+        }
     }
     candidates.sort_by_key(|candidate: &Candidate<'_>| (candidate.rank, candidate.name));
     permit(candidates, &mut limits, &mut result);
     for name in limits.withdrawn() {
-        if let Some(assignment) = result.assignments.get_mut(name)
-            && assignment.give_up.is_none()
-        {
+        let assignment = result.assignments.entry(name.to_owned()).or_default();
+        if assignment.give_up.is_none() {
             assignment.give_up = Some(AbortReason::Withdrawn);
             result.withdrawn.push(name.to_owned());
         }
@@ -123,7 +128,7 @@ pub fn moves(
 fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &mut Moves) {
     for Candidate { rank, name, go, travel, stuck } in candidates {
         let blocked = if stuck || !rank.is_limited() { None } else { limits.take(travel).err() };
-        let Some(assignment) = result.assignments.get_mut(name) else { continue };
+        let assignment = result.assignments.entry(name.to_owned()).or_default();
         match blocked {
             None => {
                 assignment.go = Some(go);
@@ -153,38 +158,6 @@ fn deferred(blocked: &Blocked) -> Held {
     Held { reason: ProcessReason::Deferred, message }
 }
 
-/// A move goes on unless its target is no longer where the process belongs. What is frozen or committed goes on in any
-/// case: the machine of the hand-over knows, and here it is only not asked.
-fn under_way(
-    inputs: &Inputs,
-    fitness: &BTreeMap<String, Fitness>,
-    name: &str,
-    facts: &ProcessFacts,
-    moving: &Moving,
-    homes: &Homes,
-    result: &mut Moves,
-) -> Assignment {
-    let home = homes.of.get(name);
-    let mut assignment = Assignment { held: homes.refused.get(name).cloned(), ..Assignment::default() };
-    let elsewhere = match home {
-        Some(Home::At { node, .. }) => *node != moving.to,
-        Some(Home::Stays | Home::Pending(_)) => true,
-        None => false,
-    };
-    if elsewhere && moving.phase == MovingPhase::Prepared {
-        assignment.give_up = Some(AbortReason::Withdrawn);
-        result.withdrawn.push(name.to_owned());
-    }
-    // Its target died after the commit: it is recovered as soon as this move has ended.
-    if facts.owner == OwnerState::Dead
-        && let Some(Home::At { node, .. }) = home
-    {
-        let trigger = recovery(fitness, facts);
-        assignment.go = Some(go(inputs, facts, node, trigger));
-    }
-    assignment
-}
-
 fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> MigrationTrigger {
     let node = facts.node.as_deref().and_then(|node| fitness.get(node));
     match node {
@@ -210,56 +183,70 @@ fn go(inputs: &Inputs, facts: &ProcessFacts, node: &str, trigger: MigrationTrigg
     Go { kind, node: node.to_owned(), trigger, epoch: facts.epoch }
 }
 
-/// One process with no move under way.
+/// One process.
 struct Step<'a> {
     inputs: &'a Inputs,
     fitness: &'a BTreeMap<String, Fitness>,
     steadiness: &'a Steadiness,
     facts: &'a ProcessFacts,
     name: &'a str,
+    home: &'a Home<'a>,
 }
 
 impl<'a> Step<'a> {
-    fn at_rest(
-        &self,
-        homes: &'a Homes,
-        candidates: &mut Vec<Candidate<'a>>,
-        result: &mut Moves,
-    ) -> Assignment {
-        let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
-        let refused = homes.refused.get(self.name).cloned();
-        let (node, by) = match homes.of.get(self.name) {
-            Some(Home::At { node, by }) => (node.as_str(), *by),
-            Some(Home::Pending(reason)) => {
-                result.pending.push(self.name.to_owned());
-                return held(refused.unwrap_or_else(|| reason.clone()));
-            }
-            Some(Home::Stays) | None => {
-                return Assignment { held: refused, ..Assignment::default() };
-            }
+    /// A move goes on unless its target is no longer where the process belongs. What is frozen or committed goes on in
+    /// any case: the machine of the hand-over knows, and here it is only not asked.
+    fn under_way(&self, moving: &Moving, result: &mut Moves) -> Assignment {
+        let mut assignment = Assignment::default();
+        let elsewhere = match self.home {
+            Home::At { node, .. } => *node != moving.to,
+            Home::Stays | Home::Pending(_) => true,
+            Home::Doomed => false,
         };
-        let rest = Assignment { held: refused.clone(), ..Assignment::default() };
-        let Some((rank, trigger)) = self.wanted(node, by) else { return rest };
-        result.wanted.insert(self.name.to_owned(), rank);
+        if elsewhere && moving.phase == MovingPhase::Prepared {
+            assignment.give_up = Some(AbortReason::Withdrawn);
+            result.withdrawn.push(self.name.to_owned());
+        }
+        // Its target died after the commit: it is recovered as soon as this move has ended.
+        if self.facts.owner == OwnerState::Dead
+            && let Home::At { node, .. } = self.home
+        {
+            let trigger = recovery(self.fitness, self.facts);
+            assignment.go = Some(go(self.inputs, self.facts, node, trigger));
+        }
+        assignment
+    }
+
+    fn at_rest(&self, candidates: &mut Vec<Candidate<'a>>, result: &mut Moves) -> Assignment {
+        let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
+        let (node, by) = match self.home {
+            Home::At { node, by } => (*node, *by),
+            Home::Pending(reason) => {
+                result.pending.push(self.name.to_owned());
+                return held(reason.clone());
+            }
+            Home::Stays | Home::Doomed => return Assignment::default(),
+        };
+        let Some((rank, trigger)) = self.wanted(node, by) else { return Assignment::default() };
+        result.misplaced += u32::from(rank != Rank::Start);
         if let Some(reason) = self.suspended(rank) {
             result.suspended.push(self.name.to_owned());
-            return held(refused.unwrap_or(reason));
+            return held(reason);
         }
         if let Some(reason) = self.backs_off(rank, node, result) {
             result.backing_off.push(self.name.to_owned());
-            return held(refused.unwrap_or(reason));
+            return held(reason);
         }
-        if !self.can_begin(rank) {
-            return rest;
+        if self.can_begin(rank) {
+            candidates.push(Candidate {
+                rank,
+                name: self.name,
+                go: go(self.inputs, self.facts, node, trigger),
+                travel: Travel { from: self.facts.node.as_deref(), to: node },
+                stuck: is_stuck(&self.inputs.hub, self.facts),
+            });
         }
-        candidates.push(Candidate {
-            rank,
-            name: self.name,
-            go: go(self.inputs, self.facts, node, trigger),
-            travel: Travel { from: self.facts.node.as_deref(), to: node },
-            stuck: is_stuck(&self.inputs.hub, self.facts),
-        });
-        rest
+        Assignment::default()
     }
 
     /// Whether it has to move to be at `node`, and why.

@@ -8,7 +8,7 @@ use crate::plan::fixture::{inputs, moving};
 use crate::plan::{Plan, plan};
 
 fn assignment(plan: &Plan, name: &str) -> Assignment {
-    plan.assignments.get(name).cloned().unwrap()
+    plan.assignments.get(name).cloned().unwrap_or_default()
 }
 
 fn held(plan: &Plan, name: &str) -> ProcessReason {

@@ -1,6 +1,6 @@
 //! What each step of a plan did, and what it waits for: the material of conditions, logs and golden files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::children::Children;
@@ -8,7 +8,7 @@ use super::debounce::{Members, Steadiness};
 use super::homes::{Home, Homes};
 use super::inputs::Inputs;
 use super::membership::Fitness;
-use super::moves::{Moves, Rank};
+use super::moves::Moves;
 
 /// Beside a [`Plan`](super::Plan): what was done and why the rest was not.
 #[derive(Clone, Debug)]
@@ -82,10 +82,10 @@ impl Report {
 
 pub(super) fn report(
     inputs: &Inputs,
-    fitness: BTreeMap<String, Fitness>,
-    members: Members,
+    fitness: &BTreeMap<String, Fitness>,
+    members: &Members,
     children: &Children,
-    homes: &Homes,
+    homes: &Homes<'_>,
     moves: &Moves,
 ) -> Report {
     let Members { targets, steadiness, wake: _ } = members;
@@ -94,27 +94,33 @@ pub(super) fn report(
         .filter(|(name, it)| it.is_fit() && !targets.contains(*name))
         .map(|(name, _)| name.clone());
     let waiting = waiting.collect();
-    let others = fitness.into_iter().filter(|(_, it)| !it.is_fit()).collect();
+    let others = fitness.iter().filter(|(_, it)| !it.is_fit());
+    let others = others.map(|(name, it)| (name.clone(), it.clone())).collect();
 
     let mut placement = PlacementReport {
         load: targets.iter().map(|name| (name.clone(), 0)).collect(),
         pending: moves.pending.clone(),
-        refused: homes.refused.iter().map(|(name, held)| (name.clone(), held.message.clone())).collect(),
+        refused: homes
+            .refused
+            .iter()
+            .map(|(name, held)| ((*name).to_owned(), held.message.clone()))
+            .collect(),
         staying: 0,
     };
-    for home in homes.of.values() {
+    let mut load: HashMap<&str, u32> = HashMap::new();
+    for home in &homes.of {
         match home {
-            Home::At { node, by: _ } => *placement.load.entry(node.clone()).or_default() += 1,
+            Home::At { node, by: _ } => *load.entry(node).or_default() += 1,
             Home::Stays => placement.staying += 1,
-            Home::Pending(_) => {}
+            Home::Pending(_) | Home::Doomed => {}
         }
     }
+    placement.load.extend(load.into_iter().map(|(node, load)| (node.to_owned(), load)));
 
     let under_way = inputs.processes.values().filter_map(|it| it.facts.as_ref()?.moving.as_ref());
-    let misplaced = moves.wanted.values().filter(|rank| **rank != Rank::Start);
     let moves = MovesReport {
         under_way: count(under_way),
-        misplaced: count(misplaced),
+        misplaced: moves.misplaced,
         permitted: moves.permitted.clone(),
         withdrawn: moves.withdrawn.clone(),
         limited: moves.limited.clone(),
@@ -122,7 +128,12 @@ pub(super) fn report(
         backing_off: moves.backing_off.clone(),
     };
     Report {
-        membership: MembershipReport { targets, others, waiting, steadiness },
+        membership: MembershipReport {
+            targets: targets.clone(),
+            others,
+            waiting,
+            steadiness: steadiness.clone(),
+        },
         children: children.clone(),
         placement,
         moves,

@@ -136,10 +136,9 @@ impl World {
         for name in &plan.children.delete {
             processes.remove(name);
         }
-        for (name, assignment) in &plan.assignments {
-            let Some(facts) = processes.get_mut(name).and_then(|process| process.facts.as_mut()) else {
-                continue;
-            };
+        for (name, process) in processes {
+            let Some(facts) = &mut process.facts else { continue };
+            let assignment = plan.assignments.get(name).cloned().unwrap_or_default();
             let refused = assignment.held.as_ref().is_some_and(|held| {
                 matches!(
                     held.reason,
