@@ -12,10 +12,11 @@ use crate::options::Options;
 use crate::processes::{Groups, Pids};
 use crate::serve::Server;
 use crate::subnet::Subnet;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,22 +94,20 @@ impl EmbeddedCluster {
     /// # Errors
     /// When files cannot be written or the port is taken.
     pub async fn start(options: Options) -> Result<Self, ClusterError> {
+        raise_file_limit();
         let temporary = std::env::temp_dir();
-        let subnet = Subnet::take(&temporary).map_err(io("no addresses for the cluster"))?;
-        let block = subnet.block();
-        let directory = options
-            .directory
-            .clone()
-            .unwrap_or_else(|| temporary.join(format!("processhub-embedded-{block}")));
+        let (subnet, listener) = share(&temporary)?;
+        let address = listener.local_addr().map_err(io("the API server has no address"))?;
+        let parent = options.directory.as_deref().unwrap_or(&temporary);
+        let directory = parent.join(format!("processhub-embedded-{}", subnet.block()));
         // The share of the addresses is ours, so whatever is there is left from a run that is over.
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).map_err(io(format!("cannot make {}", directory.display())))?;
-        let groups =
-            Groups::new(&directory, options.keep_directory).map_err(io("cannot start the watchdog (sh)"))?;
+        let groups = Groups::new(&directory).map_err(io("cannot start the watchdog (sh)"))?;
         let registry = Registry::new(options.event_window, subnet.services(), Box::new(Machine::default()));
         let api = Api::new(registry, Audit::new(options.audit_window));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + u16::from(block)));
-        let server = serve(address, &api).await?;
+        let server =
+            Server::start(listener, server::router(api.clone())).map_err(io("cannot serve the API"))?;
         let (serving, open) = watch::channel(true);
         let link = Link::new(api.clone(), vec![open]);
         write_kubeconfig(&directory.join("kubeconfig"), address)
@@ -134,6 +133,9 @@ impl EmbeddedCluster {
             nodes: Mutex::default(),
             options: options.clone(),
         };
+        if options.keep_directory {
+            cluster.keep_directory()?;
+        }
         for name in &options.nodes {
             cluster.join_node(name)?;
         }
@@ -244,6 +246,14 @@ impl EmbeddedCluster {
         &self.directory
     }
 
+    /// Leaves the directory behind at the end, for looking at logs. A test that fails may say so late.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn keep_directory(&self) -> Result<(), ClusterError> {
+        fs::write(self.directory.join("keep"), "").map_err(io("cannot mark the directory"))
+    }
+
     /// What was asked of the API server over HTTP, counted since the start.
     pub fn audit(&self) -> BTreeMap<Counted, u64> {
         self.api.audit().counts()
@@ -274,7 +284,10 @@ impl EmbeddedCluster {
     pub async fn start_apiserver(&self) -> Result<(), ClusterError> {
         let mut server = self.server.lock().await;
         if server.is_none() {
-            *server = Some(serve(self.address, &self.api).await?);
+            let what = format!("cannot listen at {} for the API server", self.address);
+            let listener = TcpListener::bind(self.address).map_err(io(what))?;
+            let started = Server::start(listener, server::router(self.api.clone()));
+            *server = Some(started.map_err(io("cannot serve the API"))?);
             self.serving.send_replace(true);
         }
         Ok(())
@@ -296,9 +309,27 @@ impl EmbeddedCluster {
     }
 }
 
-async fn serve(address: SocketAddr, api: &Arc<Api>) -> Result<Server, ClusterError> {
-    let what = format!("cannot listen at {address} for the API server");
-    Server::start(address, server::router(api.clone())).await.map_err(io(what))
+/// The first share of the addresses whose port for the API server is free, too.
+fn share(locks: &Path) -> Result<(Subnet, TcpListener), ClusterError> {
+    // Shares whose port somebody else has are held until one fits, so that the next look is at another.
+    let mut passed = Vec::new();
+    loop {
+        let subnet = Subnet::take(locks).map_err(io("no addresses for the cluster"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + u16::from(subnet.block())));
+        match TcpListener::bind(address) {
+            Ok(listener) => return Ok((subnet, listener)),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => passed.push(subnet),
+            Err(error) => return Err(io(format!("cannot listen at {address} for the API server"))(error)),
+        }
+    }
+}
+
+/// A thousand Services need more files than many shells allow; what the system allows is taken.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Small clusters do without.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn write_kubeconfig(path: &Path, address: SocketAddr) -> std::io::Result<()> {

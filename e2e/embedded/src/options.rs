@@ -27,10 +27,10 @@ pub struct Options {
     pub images: BTreeMap<String, ImageSpec>,
     /// Nodes that join at the start.
     pub nodes: Vec<String>,
-    /// Where pods' volumes, logs and the kubeconfig are kept; a new directory below the system's temporary one by
-    /// default, which is removed at the end.
+    /// In which directory the cluster makes one of its own for pods' volumes, logs and the kubeconfig, which is removed at
+    /// the end; the system's temporary one by default.
     pub directory: Option<PathBuf>,
-    /// Leaves the directory behind, for looking at logs.
+    /// Leaves its directory behind, for looking at logs; the next cluster with the same share of addresses removes it.
     pub keep_directory: bool,
     /// How many events of each resource a watch may be behind.
     pub event_window: usize,

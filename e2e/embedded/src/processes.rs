@@ -18,7 +18,7 @@ cat >/dev/null
 for group in "$1"/groups/*; do
   [ -e "$group" ] && kill -s KILL -- "-${group##*/}"
 done
-[ "$2" = keep ] || rm -rf "$1"
+[ -e "$1/keep" ] || rm -rf "$1"
 "#;
 
 /// The process groups of a cluster.
@@ -30,15 +30,15 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Starts the watchdog for a cluster whose files are in `directory`; `keep` leaves the files behind.
+    /// Starts the watchdog for a cluster whose files are in `directory`. A file `keep` in it leaves it behind.
     ///
     /// # Errors
     /// When the directory cannot be written or `sh` cannot be started.
-    pub fn new(directory: &Path, keep: bool) -> io::Result<Self> {
+    pub fn new(directory: &Path) -> io::Result<Self> {
         let groups = directory.join("groups");
         fs::create_dir_all(&groups)?;
         let mut command = Command::new("sh");
-        command.args(["-c", WATCHDOG, "watchdog"]).arg(directory).arg(if keep { "keep" } else { "remove" });
+        command.args(["-c", WATCHDOG, "watchdog"]).arg(directory);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // Ctrl-C goes to the whole foreground group: the watchdog must be there afterwards.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -140,7 +140,7 @@ mod tests {
     fn the_end_of_the_cluster_kills_what_runs_and_removes_its_files() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("run");
-        let groups = Groups::new(&directory, false).unwrap();
+        let groups = Groups::new(&directory).unwrap();
         let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         groups.enter(child.id().cast_signed());
         drop(groups);
@@ -149,9 +149,18 @@ mod tests {
     }
 
     #[test]
+    fn files_that_shall_be_kept_are_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let groups = Groups::new(parent.path()).unwrap();
+        fs::write(parent.path().join("keep"), "").unwrap();
+        drop(groups);
+        assert!(parent.path().join("groups").exists());
+    }
+
+    #[test]
     fn the_watchdog_kills_when_its_pipe_ends_without_a_word() {
         let parent = tempfile::tempdir().unwrap();
-        let groups = Groups::new(&parent.path().join("run"), false).unwrap();
+        let groups = Groups::new(&parent.path().join("run")).unwrap();
         let mut child = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         fs::write(groups.directory.join(child.id().to_string()), "").unwrap();
         // As SIGKILL of this process would: the pipe ends, nothing else is done.

@@ -3,7 +3,6 @@
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -14,12 +13,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the router on a socket.
+    /// Serves the router on a socket that is bound already.
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub async fn start(address: SocketAddr, router: Router) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    /// When the runtime cannot take the socket.
+    pub fn start(listener: std::net::TcpListener, router: Router) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         Ok(Self { task: tokio::spawn(accept(listener, router)) })
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 const MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
 const OURS: &str = "endpointslice-controller.k8s.io";
 /// The label that says which Service a slice belongs to.
-pub const SERVICE: &str = "kubernetes.io/service-name";
+const SERVICE: &str = "kubernetes.io/service-name";
 
 /// Runs until it is aborted.
 pub async fn run(link: Link) {
@@ -56,15 +56,22 @@ fn write_all(registry: &mut Registry) -> Result<()> {
     }
     // A Service that lost its selector keeps no slice of ours; one that is gone takes it along as its owner.
     for slice in registry.store().list(&kind.storage, None) {
-        let labels = object::strings(&slice, "/metadata/labels");
-        let of = Key::new(object::namespace(&slice), labels.get(SERVICE).copied().unwrap_or_default());
+        if text(&slice, "/metadata/labels/endpointslice.kubernetes.io~1managed-by") != OURS {
+            continue;
+        }
+        let of = service_of(&slice);
         let selects =
             services.iter().any(|s| Key::of(s) == of && !object::strings(s, "/spec/selector").is_empty());
-        if labels.get(MANAGER) == Some(&OURS) && !selects {
+        if !selects {
             registry.delete(&kind, &Key::of(&slice), &DeleteOptions::default())?;
         }
     }
     Ok(())
+}
+
+/// The Service that a slice belongs to.
+pub fn service_of(slice: &Value) -> Key {
+    Key::new(object::namespace(slice), text(slice, "/metadata/labels/kubernetes.io~1service-name"))
 }
 
 /// The slice of a Service with a selector.

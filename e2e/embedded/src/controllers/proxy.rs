@@ -3,9 +3,9 @@
 //! A Service without endpoints refuses connections, as kube-proxy's rules do. Established connections stay with their
 //! endpoint until one side closes them, whatever becomes of the slice.
 
-use super::endpoints::SERVICE;
+use super::endpoints::service_of;
 use crate::api::handle::{Batch, Link};
-use crate::api::object::{self, Key, list, text};
+use crate::api::object::{Key, list, text};
 use crate::api::store::{Change, ResourceId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,11 +178,6 @@ impl Known {
     }
 }
 
-fn service_of(slice: &Value) -> Key {
-    let labels = object::strings(slice, "/metadata/labels");
-    Key::new(object::namespace(slice), labels.get(SERVICE).copied().unwrap_or_default())
-}
-
 /// Where connections to each address of a Service go. Ready endpoints; if there are none, those that terminate and still
 /// serve.
 fn routes(service: &Value, slices: &[&Value]) -> Routes {
@@ -234,7 +229,7 @@ mod tests {
     }
 
     fn slice(conditions: Value) -> Value {
-        json!({"metadata": {"name": "s-1", "namespace": "d", "labels": {SERVICE: "s"}}, "ports": [{"port": 8080}],
+        json!({"metadata": {"name": "s-1", "namespace": "d", "labels": {"kubernetes.io/service-name": "s"}}, "ports": [{"port": 8080}],
             "endpoints": [{"addresses": ["127.0.1.1"], "conditions": conditions}]})
     }
 

@@ -1,14 +1,18 @@
 //! Pods as processes.
 
-use crate::support::{client, container, create, eventually, gone, journal, options, pod, pod_until, ready};
+use crate::support::{
+    client, client_of, container, create, eventually, gone, journal, options, pod, pod_until, ready,
+};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use processhub_embedded_cluster::{EmbeddedCluster, Options};
+use processhub_embedded_cluster::EmbeddedCluster;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 use std::fs;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::path::PathBuf;
+use std::process::Stdio;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 fn lines(path: &std::path::Path) -> Vec<String> {
@@ -208,8 +212,31 @@ async fn a_slice_written_by_hand_switches_a_service_and_leaves_connections_alone
 }
 
 #[tokio::test]
+async fn a_cluster_that_is_killed_takes_its_pods_along() {
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_embedded-cluster"))
+        .args(["--nodes", "1", "--image"])
+        .arg(format!("pod={}", env!("CARGO_BIN_EXE_embedded-pod")))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(program.stdout.take().unwrap()).lines();
+    let line = said.next_line().await.unwrap().unwrap();
+    let kubeconfig = PathBuf::from(line.strip_prefix("export KUBECONFIG=").unwrap());
+    let client = client_of(&kubeconfig).await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    create::<Pod>(&client, pod("a", vec![], vec![container("worker", 8080, &[])])).await;
+    let running = pod_until(&pods, "a", "becomes ready", ready).await;
+    let address = format!("{}:8080", running["status"]["podIP"].as_str().unwrap());
+    assert!(TcpStream::connect(&address).await.is_ok());
+    program.kill().await.unwrap();
+    eventually("the pod dies", || async { TcpStream::connect(&address).await.err() }).await;
+    eventually("the files go", || async { (!kubeconfig.exists()).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn nothing_is_left_after_the_end_of_a_cluster() {
-    let cluster = EmbeddedCluster::start(Options { keep_directory: false, ..options(1) }).await.unwrap();
+    let cluster = EmbeddedCluster::start(options(1)).await.unwrap();
     let client = client(&cluster).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     create::<Pod>(&client, pod("a", vec![], vec![container("worker", 8080, &["--linger=60000"])])).await;

@@ -7,7 +7,7 @@ use kube::discovery::ApiResource;
 use kube::{Api, Client, Config};
 use processhub_embedded_cluster::{EmbeddedCluster, ImageSpec, Options};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long anything that must happen may take on a busy machine; nothing is concluded from how long it took.
@@ -28,7 +28,12 @@ pub fn options(nodes: usize) -> Options {
 
 /// A client of the cluster.
 pub async fn client(cluster: &EmbeddedCluster) -> Client {
-    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    client_of(&cluster.kubeconfig()).await
+}
+
+/// A client of the cluster that a kubeconfig names.
+pub async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
 }
