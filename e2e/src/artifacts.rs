@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use processhub_local_cluster::{ImageBuild, build_image};
 
+/// A directory with built binaries, for those who have some and do not want to wait for a build.
+const BINARIES: &str = "PROCESSHUB_BINARIES";
 /// Image of the operator.
 pub const OPERATOR_IMAGE: &str = "localhost/processhub-operator:dev";
 /// Image of the sidecar.
@@ -27,6 +29,10 @@ impl Binaries {
     /// When there is no cargo or the code does not compile.
     pub fn build() -> Result<Self> {
         let root = repository();
+        if let Some(dir) = std::env::var_os(BINARIES) {
+            println!("using the binaries in {}", dir.display());
+            return Ok(Self { dir: dir.into(), root });
+        }
         let host = host_triple()?;
         println!("building operator, sidecar, example worker and clients (profile cluster)");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -208,7 +208,7 @@ impl Round<'_> {
             }
             Cause::ByHand => {
                 let process = format!("{}-hand", self.name);
-                self.trial.start_child(&process).await?;
+                self.trial.start_child(&process, None).await?;
                 fires.await?;
                 self.trial.becomes(&process, "adopted", |seen| !seen.owner_references().is_empty()).await?;
                 self.trial.process_settled(&process).await

@@ -99,12 +99,10 @@ async fn adopted_nothing(trial: &Trial<'_>, process: &str) -> Result<()> {
 pub(super) async fn a_hub_is_deleted_while_it_rebalances(site: &Site) -> Result<Finding> {
     let options = HubOptions::of("doomed", 8).faults("hang=import:1000");
     let trial = Trial::begin(site, "doomed", options, None).await?;
-    let node = trial.owner_node("doomed-0").await?;
-    site.cordon(&node, true).await?;
     for index in 0..4 {
         trial.wish_away(&format!("doomed-{index}")).await?;
     }
-    trial.in_phase("doomed-1", MigrationPhase::Prepared).await?;
+    trial.in_phase("doomed-3", MigrationPhase::Prepared).await?;
     trial.hubs().delete("doomed", &DeleteParams::default()).await?;
     let pods: Api<Pod> = Api::namespaced(site.client(), trial.namespace());
     let services: Api<Service> = Api::namespaced(site.client(), trial.namespace());
@@ -130,14 +128,15 @@ pub(super) async fn processes_are_started_by_hand_and_pinned(site: &Site) -> Res
     let nodes = site.nodes().await?;
     let (first, last) = (nodes[0].clone(), nodes[nodes.len() - 1].clone());
     let listed = |node: &str| json!([{"name": "till", "config": {"drawer": 1}, "labels": {"tier": "gold"}, "nodeName": node}]);
-    let options = HubOptions::of("shop", 1).driven(3).spec(json!({
+    let options = HubOptions::of("shop", 0).driven(2).spec(json!({
         "distribution": {"strategy": "Guided"}, "processes": listed(&first),
     }));
     let mut trial = Trial::create(site, "shop", options, None).await?;
-    trial.start_child("guest").await?;
+    trial.start_child("guest", Some(&last)).await?;
     trial.settled().await?;
     trial.follow().await?;
-    ensure!(trial.owner_node("till").await? == first, "the pin was not followed");
+    ensure!(trial.owner_node("till").await? == first, "the pin of the list was not followed");
+    ensure!(trial.owner_node("guest").await? == last, "the pin of the object was not followed");
     ensure!(
         trial.processes().get("till").await?.labels().get("tier").map(String::as_str) == Some("gold"),
         "a label of the list is not on the object"

@@ -39,7 +39,13 @@ pub(super) async fn an_owner_deleted_by_force(site: &Site) -> Result<Finding> {
 }
 
 async fn forced(site: &Site, name: &str, grace: Option<u32>) -> Result<Finding> {
-    let options = HubOptions::of(name, 3);
+    // What is not proven otherwise is taken for dead when the kubelet has had grace period and half a minute: all that
+    // makes the grace period long is made short.
+    let options = HubOptions::of(name, 3).spec(json!({
+        "migration": {"stateTTLMilliseconds": 2000, "stateQueryTimeoutMilliseconds": 1000},
+        "worker": {"drainTimeoutMilliseconds": 500, "hold": {"milliseconds": 1000}},
+        "template": {"spec": {"terminationGracePeriodSeconds": 1}},
+    }));
     let trial = Trial::begin(site, name, options, None).await?;
     let victim = format!("{name}-1");
     let owner = trial.owner(&victim).await?;
@@ -69,12 +75,11 @@ pub(super) async fn a_template_that_does_not_start(site: &Site) -> Result<Findin
         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
     }]}}});
     trial.create_hub(&broken).await?;
-    let said = trial.says("broken-0", "Progressing", "WaitingForTarget").await?;
-    ensure!(
-        said.message.contains("Image") || said.message.contains("image"),
-        "it does not say what is wrong with the pod: {}",
-        said.message
-    );
+    trial
+        .becomes("broken-0", "waiting, with words about the image", |seen| {
+            condition(seen, "Progressing").is_some_and(|said| said.message.contains("Image"))
+        })
+        .await?;
     // Meanwhile the other hub moves as ever.
     let to = trial.wish_away("whole-0").await?;
     trial.owned_by("whole-0", &to).await?;

@@ -83,7 +83,8 @@ impl Embedded {
     }
 
     pub(super) fn plug(&self, node: &str, plugged: bool) -> Result<()> {
-        Ok(if plugged { self.cluster.heal_node(node)? } else { self.cluster.cut_node(node)? })
+        let plug = if plugged { EmbeddedCluster::heal_node } else { EmbeddedCluster::cut_node };
+        Ok(plug(&self.cluster, node)?)
     }
 
     pub(super) async fn serve_api(&self, up: bool) -> Result<()> {

@@ -55,7 +55,7 @@ pub struct Site {
 }
 
 enum Ground {
-    Embedded(Embedded),
+    Embedded(Box<Embedded>),
     Local(Local),
 }
 
@@ -70,7 +70,7 @@ impl Site {
             SiteKind::Embedded => {
                 let embedded = Embedded::start(&binaries, nodes).await?;
                 let kubeconfig = embedded.kubeconfig();
-                (Ground::Embedded(embedded), kubeconfig)
+                (Ground::Embedded(Box::new(embedded)), kubeconfig)
             }
             SiteKind::Local => {
                 let local = Local::start(&binaries, nodes).await?;

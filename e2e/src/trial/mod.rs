@@ -100,28 +100,18 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Creates a process of the hub, as a person does.
+    /// Creates a process of the hub, as a person does, pinned to a node or not.
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn start_child(&mut self, name: &str) -> Result<()> {
-        let process: HubProcess = serde_json::from_value(json!({
+    pub async fn start_child(&mut self, name: &str, node: Option<&str>) -> Result<()> {
+        let mut process: HubProcess = serde_json::from_value(json!({
             "apiVersion": "processhub.io/v1alpha1", "kind": "HubProcess",
             "metadata": {"name": name}, "spec": {"hubName": self.options.name},
         }))?;
+        process.spec.node_name = node.map(str::to_owned);
         self.processes().create(&PostParams::default(), &process).await?;
         self.dynamic += 1;
-        Ok(())
-    }
-
-    /// Deletes a process that [`Trial::start_child`] created, and its clients' place in the balance: nobody holds what
-    /// they counted.
-    ///
-    /// # Errors
-    /// When it is refused.
-    pub async fn stop_child(&mut self, name: &str) -> Result<()> {
-        self.processes().delete(name, &kube::api::DeleteParams::default()).await?;
-        self.dynamic -= 1;
         Ok(())
     }
 
