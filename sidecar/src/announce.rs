@@ -14,17 +14,20 @@ use crate::sidecar::Sidecar;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so many calls without any answer the source counts as gone: with the longest pause, after ten minutes.
+const PATIENCE: u32 = 600;
 
 impl Sidecar {
     /// Runs until this sidecar ends.
     pub(crate) async fn announce(self: Arc<Self>) {
         let mut changes = self.changes();
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut calls) = (FIRST_PAUSE, 0);
         loop {
             changes.mark_unchanged();
             if let Some((epoch, source)) = self.to_announce() {
-                if self.tell(epoch, &source).await {
-                    pause = FIRST_PAUSE;
+                calls += 1;
+                if self.tell(epoch, &source, calls >= PATIENCE).await {
+                    (pause, calls) = (FIRST_PAUSE, 0);
                 } else {
                     tokio::select! {
                         () = self.down.cancelled() => return,
@@ -52,8 +55,8 @@ impl Sidecar {
         }
     }
 
-    /// Whether the source has answered for good.
-    async fn tell(&self, epoch: Epoch, source: &Peer) -> bool {
+    /// Whether the source has answered for good, or this was the last call.
+    async fn tell(&self, epoch: Epoch, source: &Peer, last: bool) -> bool {
         let to = self.addressee(&source.pod);
         match self.peers.forward(source, &Forward { to, epoch, peer: self.as_peer() }).await {
             Ok(report) => {
@@ -68,6 +71,9 @@ impl Sidecar {
             }
             Err(error @ PeerError::Address(_)) => {
                 tracing::warn!(epoch = %epoch, pod = %source.pod, %error, "the source cannot be told");
+            }
+            Err(error) if last => {
+                tracing::warn!(epoch = %epoch, pod = %source.pod, %error, "the source is gone");
             }
             Err(_) => return false,
         }

@@ -36,7 +36,7 @@ pub struct Stored {
     /// The sealed source that has not yet answered that it forwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Peer>,
-    /// What may be missing since the last grant, because the worker crashed (rule 10).
+    /// What may be missing since this pod was activated, because the worker crashed (rule 10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
     /// The worker has spoken the contract: should its port ever be refused, then it is down and not one without state.
@@ -142,7 +142,13 @@ impl Fence {
                 return Ok(stored);
             }
             let durable = stored.clone();
-            blocking(move || log.append(&durable)).await?;
+            // The lock comes back from the other thread: the next change must see this one.
+            let (_log, appended) = blocking(move || {
+                let appended = log.append(&durable);
+                Ok((log, appended))
+            })
+            .await?;
+            appended?;
             *fence.stored.lock().unwrap_or_else(PoisonError::into_inner) = stored.clone();
             Ok(stored)
         };
@@ -320,6 +326,30 @@ mod tests {
         fence.log.lock().await.doubtful = true;
         assert!(matches!(raise(&fence, 9).await, Err(CommitError::Disk(_))));
         assert_eq!(fence.stored(), before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_change_overtakes_or_forgets_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fence, _) = open(folder.path(), "one");
+        let changes: Vec<_> = (0..50)
+            .map(|_| {
+                let fence = Arc::clone(&fence);
+                tokio::spawn(async move {
+                    let changed = fence.commit(|stored| {
+                        let mut stored = stored.clone();
+                        stored.record.floor.epoch = stored.record.floor.epoch.next();
+                        Ok(stored)
+                    });
+                    changed.await.unwrap();
+                })
+            })
+            .collect();
+        for change in changes {
+            change.await.unwrap();
+        }
+        assert_eq!(fence.record().floor.epoch, Epoch(50));
+        assert_eq!(open(folder.path(), "two").0.record().floor.epoch, Epoch(50));
     }
 
     #[tokio::test]

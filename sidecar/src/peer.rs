@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use processhub_protocol::contract::PartName;
 use processhub_protocol::id::{Epoch, StateId};
@@ -215,7 +215,10 @@ impl Peers {
             return Ok(response.into_body());
         }
         let status = response.status().as_u16();
-        Err(PeerError::Refused { status, message: format!("it does not give part `{part}`") })
+        let body =
+            tokio::time::timeout(QUIET, Limited::new(response.into_body(), MAX_REPORT).collect()).await;
+        let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+        Err(refused(status, &body))
     }
 
     async fn call(
@@ -232,9 +235,7 @@ impl Peers {
         if status.is_success() {
             return Ok(body);
         }
-        let message = serde_json::from_slice::<Refusal>(&body)
-            .map_or_else(|_| "no further description".to_owned(), |refusal| refusal.message);
-        Err(PeerError::Refused { status: status.as_u16(), message })
+        Err(refused(status.as_u16(), &body))
     }
 
     fn headers(&self, to: &Peer) -> HeaderMap {
@@ -244,6 +245,12 @@ impl Peers {
         }
         headers
     }
+}
+
+fn refused(status: u16, body: &[u8]) -> PeerError {
+    let message = serde_json::from_slice::<Refusal>(body)
+        .map_or_else(|_| "no further description".to_owned(), |refusal| refusal.message);
+    PeerError::Refused { status, message }
 }
 
 fn address(peer: &Peer) -> Result<SocketAddr, PeerError> {

@@ -67,9 +67,9 @@ impl Sidecar {
         let newest = state.as_ref().filter(|_| !damaged).map(|state| state.seq);
         let (dirty, thawed) = {
             let live = self.live();
-            (live.dirty && !applied, live.thawed)
+            (live.dirty, live.thawed)
         };
-        let lost = now_lost(stored.lost, dirty || damaged, newest);
+        let lost = now_lost(stored.lost, (dirty && !applied) || damaged, newest);
         if lost != stored.lost {
             let commit = self.fence.commit(move |stored| {
                 let still = matches!(stored.record.role, Role::Active { epoch: now, .. } if now == epoch);
@@ -78,11 +78,13 @@ impl Sidecar {
             commit.await.map_err(|error| WorkerError::Malformed(error.to_string()))?;
         }
         let initial = newest.is_none();
-        let reason = reason(&stored.start, lost.is_some(), thawed, initial);
+        // A loss that was said before the newest capture is no news to the worker.
+        let news = lost.filter(|_| dirty || damaged);
+        let reason = reason(&stored.start, news.is_some(), thawed, initial);
         if let Some(kept) = kept {
             self.give_kept(&kept, epoch, reason, instance).await?;
         }
-        let may_miss = lost.map(|lost| lost.from).or(stored.start.may_miss_from.filter(|_| !thawed));
+        let may_miss = news.map(|lost| lost.from).or(stored.start.may_miss_from.filter(|_| !thawed));
         let process = process(&stored.start);
         let request = ActivateRequest { epoch, reason, initial, process, may_miss };
         if let Err(error) = self.worker.activate(&request, ACTIVATE_TIME).await {
@@ -95,9 +97,9 @@ impl Sidecar {
             }
             return Err(error);
         }
-        let loss = if lost.is_some() { Loss::Possible } else { Loss::None };
+        let loss = if news.is_some() { Loss::Possible } else { Loss::None };
         self.metrics.activations.get_or_create(&LossLabel { loss }).inc();
-        if let Some(lost) = lost {
+        if let Some(lost) = news {
             tracing::error!(epoch = %epoch, from = lost.from, "the worker crashed: changes from here on may be missing");
         }
         self.change(|live| {
@@ -136,7 +138,7 @@ fn unreadable(error: io::Error) -> WorkerError {
     WorkerError::Malformed(format!("there is no state to give it: {error}"))
 }
 
-/// What may be missing. A loss stays said until the next grant, and only grows.
+/// What may be missing. A loss stays said as long as this pod does, and only grows.
 fn now_lost(said: Option<Lost>, losing: bool, newest: Option<Seq>) -> Option<Lost> {
     if !losing {
         return said;

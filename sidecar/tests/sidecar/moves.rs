@@ -1,10 +1,11 @@
 //! Whole moves between two sidecars, driven as the operator drives them, under clients that never stop.
 
 use processhub_protocol::fence::Role;
-use processhub_protocol::wire::WorkerState;
+use processhub_protocol::id::Epoch;
+use processhub_protocol::wire::{Forward, WorkerState, path};
 
 use crate::support::Pod;
-use crate::support::load::{Load, Route, nothing_lost};
+use crate::support::load::{Load, Route, audit, increment, nothing_lost};
 use crate::support::operator::Operator;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,4 +49,33 @@ async fn an_aborted_move_ends_where_it_began() {
     operator.seal(&source, 4).await;
     assert!(operator.thaw(&source, 5).await.unwrap().serving);
     nothing_lost(&operator, &source, load.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cold_swaps_source_held_waits_at_the_target_for_its_worker() {
+    let operator = Operator::new();
+    let source = Pod::running("a", 1);
+    let mut target = Pod::new("b", 2);
+    target.config.gated = true;
+    target.start_sidecar();
+    operator.start(&source, 1).await;
+    let state = operator.seal(&source, 2).await;
+    let at = source.config.data;
+    let waiting = tokio::spawn({
+        let operator = operator.clone();
+        async move { increment(&operator, at, "one", 1).await.0 }
+    });
+    operator.until(&source, "a held request", |report| report.held == 1).await;
+    operator.import(&target, &source, 2, &state).await.unwrap();
+    // The operator hands on, because the source ends before the target is active.
+    let forward = Forward { to: source.addressee(), epoch: Epoch(2), peer: target.peer() };
+    let report = operator.command(&source, path::FORWARD, &forward).await.unwrap();
+    assert!(matches!(report.role, Role::Forwarding { .. }), "{report:#?}");
+    operator.until(&target, "the request", |report| report.held == 1).await;
+    let (report, ()) = tokio::join!(operator.activate(&target, 2, Some(state), Some(&source)), async {
+        target.start_counter(|_| {});
+    });
+    assert!(report.unwrap().serving);
+    assert_eq!(waiting.await.unwrap(), 200);
+    assert_eq!(audit(&operator, &target).await.value, 1);
 }
