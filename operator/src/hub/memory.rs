@@ -8,6 +8,7 @@ use processhub_crds::ProcessHub;
 use processhub_crds::vocabulary::EventReason;
 use tokio::time::Instant;
 
+use super::gauges::Gauges;
 use super::template::Verdict;
 use super::{about, key};
 use crate::assignments::HubKey;
@@ -31,6 +32,7 @@ pub(super) struct Memory {
     members: Option<BTreeSet<String>>,
     busy_until: Option<Instant>,
     failures: u32,
+    shown: Gauges,
 }
 
 impl Memory {
@@ -48,6 +50,12 @@ impl Memory {
     /// A pass has ended well.
     pub fn succeeded(&mut self) {
         self.failures = 0;
+    }
+
+    /// Shows the hub's gauges.
+    pub fn show(&mut self, context: &Context, hub: &ProcessHub, gauges: Gauges) {
+        gauges.show(&self.shown, &key(hub), &context.metrics);
+        self.shown = gauges;
     }
 
     /// Tells who joined and left since the last plan. The first says nothing: nobody has joined by being there.
@@ -90,9 +98,21 @@ impl Memories {
         before
     }
 
-    /// Forgets everything: somebody else leads, and what was remembered grows old.
-    pub fn forget_all(&self) {
-        self.lock().clear();
+    /// Forgets a hub that is gone, and takes its gauges away.
+    pub fn remove(&self, hub: &HubKey, context: &Context) {
+        self.lock().retain(|(key, _), memory| {
+            if key == hub {
+                memory.shown.hide(hub, &context.metrics);
+            }
+            key != hub
+        });
+    }
+
+    /// Forgets everything: somebody else leads, and what was remembered grows old. What it shows is shown by them.
+    pub fn forget_all(&self, context: &Context) {
+        for ((hub, _), memory) in self.lock().drain() {
+            memory.shown.hide(&hub, &context.metrics);
+        }
     }
 
     /// Every change of the map is one insertion or removal, so that a poisoned lock holds a whole one all the same.

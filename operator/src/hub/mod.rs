@@ -4,6 +4,7 @@
 //! two of them it remembers only what makes it calmer or cheaper ([`memory`]); a new leader starts without.
 
 mod apply;
+mod gauges;
 mod memory;
 mod nodes;
 mod observe;
@@ -14,9 +15,9 @@ mod template;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
+use kube::runtime::controller::{Action, Config, Error, ReconcileRequest, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use processhub_crds::ProcessHub;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 pub use nodes::trim as trim_node;
 
+use self::gauges::Gauges;
 use self::memory::Memories;
 use crate::assignments::HubKey;
 use crate::call::CallError;
@@ -52,14 +54,19 @@ pub async fn run(context: Arc<Context>, triggers: impl Stream<Item = HubKey> + S
     applier(
         |hub, shared| Box::pin(reconcile(hub, shared)),
         retry,
-        shared,
+        shared.clone(),
         store,
         requests,
         Config::default().concurrency(CONCURRENCY),
     )
-    // A hub that is gone ends as an error too; failures of our own were told where they happened.
-    .map_err(|error| tracing::trace!(%error, "hub not reconciled"))
-    .for_each(|_| std::future::ready(()))
+    .for_each(|result| {
+        // A hub that is gone ends as an error; failures of our own were told where they happened.
+        if let Err(Error::ObjectNotFound(hub)) = result {
+            let key = HubKey { namespace: hub.namespace.unwrap_or_default(), name: hub.name };
+            shared.memories.remove(&key, &shared.context);
+        }
+        std::future::ready(())
+    })
     .await;
 }
 /// How soon a name that another hub had is asked for again.
@@ -90,7 +97,7 @@ async fn reconcile(hub: Arc<ProcessHub>, shared: Arc<Loop>) -> Result<Action, Ca
         return Ok(Action::await_change());
     }
     if !context.leadership.valid() {
-        memories.forget_all();
+        memories.forget_all(context);
         return Ok(Action::requeue(STANDBY));
     }
     let mut memory = memories.take(&hub);
@@ -123,6 +130,7 @@ async fn pass(
     memory.plan = plan.memory.clone();
     memory.decided(began.elapsed());
     memory.tell_members(context, hub, &report);
+    memory.show(context, hub, Gauges::of(&seen));
     // With a client.
     let applied = apply::apply(context, hub, &seen, &plan).await;
     // Also when something could not be written: what the hub says of itself does not wait for it.
