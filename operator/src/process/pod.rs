@@ -197,6 +197,8 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
     let Blueprint { hub, process, epoch, gated, .. } = blueprint;
     let worker = &hub.spec.worker;
     let migration = &hub.spec.migration;
+    // Also a first start and a recovery must not meet an older pod's worker.
+    let gated = *gated || migration.strategy == MigrationStrategy::ColdSwap;
     let handover = match migration.handover {
         None => "IfCapable",
         Some(true) => "Required",
@@ -335,6 +337,21 @@ pub(crate) mod tests {
         let mut hub = hub();
         hub.spec.migration.strategy = MigrationStrategy::ColdSwap;
         assert_eq!(build(&blueprint(&hub, &process())).finalizers(), [finalizer::COLD_SWAP]);
+    }
+
+    #[test]
+    fn every_worker_of_a_cold_swap_hub_waits_at_its_gate() {
+        let gated = |strategy| {
+            let mut hub = hub();
+            hub.spec.migration.strategy = strategy;
+            let spec = build(&blueprint(&hub, &process())).spec.unwrap();
+            let environment = spec.init_containers.unwrap()[0].env.clone().unwrap();
+            environment.into_iter().find(|env| env.name == "PROCESSHUB_GATED").unwrap().value.unwrap()
+        };
+        assert_eq!(
+            (gated(MigrationStrategy::HotSwap), gated(MigrationStrategy::ColdSwap)),
+            ("false".into(), "true".into())
+        );
     }
 
     #[test]

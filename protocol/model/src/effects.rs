@@ -122,7 +122,8 @@ impl Model {
         let slot = Slot::try_from(at).unwrap_or(NOWHERE);
         let record =
             self.records.id(Record::first(names::record(slot, 0), names::process(), names::uid(slot), epoch));
-        let mode = if gated { Mode::Gated } else { Mode::Standby };
+        // The operator's edge gates every pod of a hub of cold swaps.
+        let mode = if gated || self.config.kind == Kind::ColdSwap { Mode::Gated } else { Mode::Standby };
         state.pods[at] = Pod {
             phase: PodPhase::Running,
             born,

@@ -18,6 +18,8 @@ pub enum Promise {
     SourceStays,
     /// An epoch was taken twice, or lowered.
     FreshEpoch,
+    /// Cold swap: two workers exist at once.
+    Alone,
     /// Requests are forwarded by a standby, downwards, or in a circle.
     ForwardUp,
     /// The source is dead, the target holds the complete state, and it was given up all the same.
@@ -36,6 +38,7 @@ impl Promise {
             Self::Kept => "the serving incarnation misses an acknowledged write, and nothing says so",
             Self::SourceStays => "the source was deleted before its successor held the state and was active",
             Self::FreshEpoch => "an epoch was used twice",
+            Self::Alone => "two workers exist at once, for which cold swap was chosen",
             Self::ForwardUp => "requests are forwarded downwards, in a circle, or by one that never owned",
             Self::NotGivenUp => {
                 "the source is dead, the target holds the complete state, and it was given up"
@@ -55,6 +58,10 @@ pub fn serves(model: &Model, pod: &Pod) -> bool {
 
 /// The promises that hold in every state: singularity, and that nothing acknowledged is missing.
 pub fn broken(model: &Model, state: &State) -> Option<Promise> {
+    let workers = state.pods.iter().filter(|pod| pod.runs() && pod.worker.mode != Mode::Gated).count();
+    if model.config.kind == Kind::ColdSwap && workers > 1 {
+        return Some(Promise::Alone);
+    }
     let mut serving = state.pods.iter().filter(|pod| serves(model, pod));
     let first = serving.next()?;
     if serving.next().is_some() {
@@ -123,5 +130,5 @@ pub fn released(model: &Model, state: &State, migration: &Migration) -> bool {
         Role::Delivered { state, .. } => Some(state),
         Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
     };
-    successor.activated || (migration.kind == Kind::ColdSwap && committed.as_ref() == held)
+    successor.activated || (model.config.kind == Kind::ColdSwap && committed.as_ref() == held)
 }

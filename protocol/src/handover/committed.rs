@@ -5,7 +5,7 @@ use crate::fence::Role;
 use crate::id::StateId;
 use crate::ledger::{AbortReason, Kind, Migration, MoveResult, Owner, Transition};
 use crate::rules::{Rule, enforced};
-use crate::wire::{CommandKind, Report};
+use crate::wire::{CommandKind, Report, WorkerState};
 
 pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) -> Decision {
     let Some(owner) = &view.ledger.owner else {
@@ -39,9 +39,13 @@ pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) 
 }
 
 fn activate(view: &View, migration: &Migration, state: Option<&StateId>, report: &Report) -> Decision {
-    if migration.kind == Kind::ColdSwap && !view.source.dead {
+    let gated = report.worker.state == WorkerState::Gated;
+    if (gated || migration.kind == Kind::ColdSwap) && migration.source.is_some() && !view.source.dead {
         // The gate opens only when every container of the source has ended.
         return end_source(view, Waiting::OldPodGone);
+    }
+    if gated && view.lingering {
+        return Decision::wait(Waiting::OldPodGone);
     }
     if report.busy.is_some_and(|busy| busy.command == CommandKind::Activate) {
         return Decision::wait(Waiting::Activating);

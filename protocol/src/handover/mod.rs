@@ -37,7 +37,8 @@ pub enum Effect {
         node: String,
         /// The epoch that it is created with.
         epoch: Epoch,
-        /// Whether its worker waits for the source's end (cold swap).
+        /// Whether its worker waits for the source's end (cold swap). In a hub of cold swaps the operator gates every
+        /// pod, since also the first start and a recovery must not meet an older pod's worker.
         gated: bool,
     },
     /// Command the source to freeze.

@@ -3,7 +3,7 @@
 use processhub_protocol::handover::{Decision, Effect, Incarnation, Side, View, Waiting, next};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{Kind, Migration, MoveResult, Phase, Transition};
-use processhub_protocol::wire::CommandKind;
+use processhub_protocol::wire::{CommandKind, WorkerState};
 
 use crate::parts::*;
 
@@ -94,6 +94,19 @@ fn a_cold_swap_opens_the_gate_only_when_the_source_has_ended() {
         "that it cannot be found proves nothing"
     );
     assert_eq!(only(&cold(dead(&frozen(1, 5, Some(7))))), activate());
+}
+
+#[test]
+fn a_gate_opens_only_when_no_other_pod_may_run() {
+    let gated = || reporting(up(&delivered(5, 5, 7)), |report| report.worker.state = WorkerState::Gated);
+    // A recovery in a hub of cold swaps: its sealed source has a worker, too.
+    assert_eq!(only(&committed(Kind::Recover, sealed(), gated())), delete_source());
+    assert_eq!(next(&committed(Kind::Recover, deleting(sealed()), gated())), wait(Waiting::OldPodGone));
+    let alone = committed(Kind::Recover, dead(&frozen(1, 5, Some(7))), gated());
+    assert_eq!(only(&alone), activate());
+    assert_eq!(next(&View { lingering: true, ..alone }), wait(Waiting::OldPodGone));
+    // Elsewhere the sealed source stays until the recovered one serves.
+    assert_eq!(only(&committed(Kind::Recover, sealed(), up(&delivered(5, 5, 7)))), activate());
 }
 
 #[test]
