@@ -22,6 +22,10 @@
 //! * 8, persisted imports: where an import is done (`sidecar`);
 //! * 12, grants to the recorded owner only: where the operator makes a grant (`effects`; the rest of that rule is shipped).
 //!
+//! What the operator's edge owes beside the decisions is honoured here as well, and broken promises follow where it is not:
+//! it reads the ledger before pods and sidecars, writes a reported loss before it acts on that report, gates every pod of a
+//! hub of cold swaps, and collects pods that [`handover::stray`] says have no part any more.
+//!
 //! What this does not cover: bytes (a state is the set of writes in it), clocks (a time-out may come at any moment, a grant
 //! is fresh or of another boot; milliseconds are covered by the fence's own tests), and take-over by lease.
 //!
@@ -30,6 +34,7 @@
 //! by a live read, which no decision but reading again distinguishes from a cached one.
 //!
 //! [`handover::next`]: processhub_protocol::handover::next
+//! [`handover::stray`]: processhub_protocol::handover::stray
 //! [`Ledger::after`]: processhub_protocol::ledger::Ledger::after
 //! [`fence::Record`]: processhub_protocol::fence::Record
 

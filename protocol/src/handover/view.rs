@@ -9,7 +9,9 @@ use crate::wire::{Report, WorkerState};
 ///
 /// The ledger may lag behind, and pods and sidecars need not be seen at one moment, but the ledger is read first: no
 /// report is older than the version of the ledger that it is judged with. (With an older one, a source that was seen
-/// serving before it was sealed would pass for lost, and a target seen before it was wiped for amnesiac.)
+/// serving before it was sealed would pass for lost, and a target seen before it was wiped for amnesiac.) After a write of
+/// its own an operator need not look again. What the owner's sidecar reports as lost is written before anything is done on
+/// the strength of that report.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// The ledger, at the version that a write will be compared with.
