@@ -219,6 +219,31 @@ fn who_could_not_be_started_on_a_node_is_started_on_another() {
 }
 
 #[test]
+fn a_move_that_a_wish_began_moves_nobody_else_in_any_of_its_phases() {
+    for phase in [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed] {
+        let mut inputs = inputs(4, &["n1", "n2"]);
+        (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (9, 9);
+        for (name, node) in [("cart-0", "n1"), ("cart-1", "n1"), ("cart-2", "n2"), ("cart-3", "n2")] {
+            inputs.serving(name, node);
+        }
+        let facts = inputs.facts("cart-0");
+        facts.moving = Some(Moving { trigger: MigrationTrigger::Wish, ..moving("n1", "n2", phase) });
+        facts.wish = Some("n2".into());
+        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+        if phase != MovingPhase::Committed {
+            continue;
+        }
+        // The annotation may be gone before the move has ended; then only the move itself tells.
+        let facts = inputs.facts("cart-0");
+        (facts.wish, facts.node) = (None, Some("n2".into()));
+        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+        let facts = inputs.facts("cart-0");
+        (facts.moving, facts.settled_by_wish) = (None, true);
+        assert!(plan(&inputs).0.is_empty(), "ended");
+    }
+}
+
+#[test]
 fn a_pin_and_a_wish_against_it_are_sorted_out() {
     let mut inputs = inputs(1, &["n1", "n2", "n3"]);
     inputs.serving("cart-0", "n1").wish = Some("n3".into());
