@@ -102,7 +102,7 @@ impl Default for Metrics {
         let migrations = Family::default();
         registry.register("migrations", "Moves under way", migrations.clone());
         let migrations_total = Family::default();
-        registry.register("migrations", "Moves that ended", migrations_total.clone());
+        registry.register("migrations_total", "Moves that ended", migrations_total.clone());
         let migration_blackout_seconds =
             Family::new_with_constructor((|| Histogram::new(BLACKOUT_BUCKETS)) as fn() -> Histogram);
         registry.register_with_unit(
@@ -121,10 +121,10 @@ impl Default for Metrics {
         let processes = Family::default();
         registry.register("processes", "Processes by the reason of Ready", processes.clone());
         let recoveries_total = Family::default();
-        registry.register("recoveries", "Recoveries, by what may be missing", recoveries_total.clone());
+        registry.register("recoveries_total", "Recoveries, by what may be missing", recoveries_total.clone());
         let effects_failed_total = Family::default();
         registry.register(
-            "effects_failed",
+            "effects_failed_total",
             "Effects that failed and were tried again",
             effects_failed_total.clone(),
         );
@@ -142,14 +142,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them in the OpenMetrics text format.
+    /// All of them in Prometheus' classic text format.
     ///
     /// # Errors
     /// Never in practice: writing to a `String`.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        // In the classic format a counter's family has the suffix in its name, so that the counter `migrations_total` is
+        // another family than the gauge `migrations`. The library knows only the newer format and adds the suffix.
+        Ok(text.replace("_total_total", "_total"))
     }
 }
 
@@ -171,8 +173,16 @@ mod tests {
             reason: String::new(),
         };
         metrics.migrations_total.get_or_create(&ended).inc();
+        let phase = InPhase { namespace: "shop".into(), hub: "cart".into(), phase: "Prepared".into() };
+        metrics.migrations.get_or_create(&phase).set(1);
         let text = metrics.text().unwrap();
+        let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let named = families.len();
+        families.sort_unstable_by_key(|line| line.split(' ').next());
+        families.dedup_by_key(|line| line.split(' ').next());
+        assert_eq!(families.len(), named, "a family that is named twice makes the page unreadable: {text}");
         for name in [
+            "processhub_migrations{",
             "processhub_migration_blackout_seconds_bucket",
             "processhub_migration_oldest_start_timestamp_seconds{",
             "processhub_migrations_total{",

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves until `shutdown`. `ready` is cancelled once the watches have listed everything.
 ///
@@ -50,7 +50,7 @@ async fn readiness(ready: CancellationToken) -> Response {
 
 async fn metrics(State(context): State<Arc<Context>>) -> Response {
     match context.metrics.text() {
-        Ok(text) => ([("content-type", OPENMETRICS)], text).into_response(),
+        Ok(text) => ([("content-type", CLASSIC)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub(crate) mod apply;
+mod commands;
 pub mod facts;
 pub mod incarnation;
 pub(crate) mod memory;
@@ -21,6 +22,7 @@ pub(crate) mod stop;
 mod tell;
 mod tidy;
 pub mod wish;
+pub mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use processhub_crds::vocabulary::{LossReason, MoveReason};
+use processhub_crds::vocabulary::LossReason;
 use processhub_crds::{
-    ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord,
-    MigrationResult, MigrationTrigger, Owner, conditions,
+    ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
+    MigrationTrigger, Owner, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
-use processhub_protocol::ledger::{
-    self, AbortReason, Kind, Ledger, Migration, MoveResult, Phase, PodRef, Transition,
-};
+use processhub_protocol::ledger::{self, Ledger, Migration, MoveResult, Phase, PodRef, Transition};
+
+use super::words::{abort_reason, kind, kind_word, move_reason, result_word};
 
 /// A status that this operator does not understand: written by a newer one, or by hand. Nothing is touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -240,93 +240,11 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
     }
 }
 
-/// The protocol's word for a kind.
-#[must_use]
-pub fn kind(word: MigrationKind) -> Kind {
-    match word {
-        MigrationKind::Start => Kind::Start,
-        MigrationKind::HotSwap => Kind::HotSwap,
-        MigrationKind::ColdSwap => Kind::ColdSwap,
-        MigrationKind::Recover => Kind::Recover,
-    }
-}
-
-/// The resources' word for a kind.
-#[must_use]
-pub fn kind_word(kind: Kind) -> MigrationKind {
-    match kind {
-        Kind::Start => MigrationKind::Start,
-        Kind::HotSwap => MigrationKind::HotSwap,
-        Kind::ColdSwap => MigrationKind::ColdSwap,
-        Kind::Recover => MigrationKind::Recover,
-    }
-}
-
-/// The resources' word for a result.
-#[must_use]
-pub fn result_word(result: MoveResult) -> MigrationResult {
-    match result {
-        MoveResult::Succeeded => MigrationResult::Succeeded,
-        MoveResult::Aborted => MigrationResult::Aborted,
-        MoveResult::Failed => MigrationResult::Failed,
-    }
-}
-
-/// The resources' word for an abort's reason.
-#[must_use]
-pub fn move_reason(reason: AbortReason) -> MoveReason {
-    match reason {
-        AbortReason::Cancelled => MoveReason::Cancelled,
-        AbortReason::Withdrawn => MoveReason::Withdrawn,
-        AbortReason::DeadlineExceeded => MoveReason::DeadlineExceeded,
-        AbortReason::StateQueryTimeout => MoveReason::StateQueryTimeout,
-        AbortReason::StateTTLExpired => MoveReason::StateTTLExpired,
-        AbortReason::CaptureFailed => MoveReason::CaptureFailed,
-        AbortReason::ImportRefused => MoveReason::ImportRefused,
-        AbortReason::ImportFailed => MoveReason::ImportFailed,
-        AbortReason::TargetFailed => MoveReason::TargetFailed,
-        AbortReason::TargetLost => MoveReason::TargetLost,
-        AbortReason::SourceLost => MoveReason::SourceLost,
-        AbortReason::HandoverNotSupported => MoveReason::HandoverNotSupported,
-        AbortReason::Regrant => MoveReason::Regrant,
-    }
-}
-
-/// The protocol's word for the reason that stands on an object. Words that only people and planners use are undone as
-/// a withdrawn move is.
-fn abort_reason(reason: Option<MoveReason>) -> AbortReason {
-    let Some(reason) = reason else { return AbortReason::Withdrawn };
-    match reason {
-        MoveReason::Regrant => AbortReason::Regrant,
-        MoveReason::Cancelled => AbortReason::Cancelled,
-        MoveReason::DeadlineExceeded => AbortReason::DeadlineExceeded,
-        MoveReason::StateQueryTimeout => AbortReason::StateQueryTimeout,
-        MoveReason::StateTTLExpired => AbortReason::StateTTLExpired,
-        MoveReason::CaptureFailed => AbortReason::CaptureFailed,
-        MoveReason::ImportRefused => AbortReason::ImportRefused,
-        MoveReason::ImportFailed | MoveReason::DigestMismatch => AbortReason::ImportFailed,
-        MoveReason::TargetFailed
-        | MoveReason::TargetNotReady
-        | MoveReason::NoRoom
-        | MoveReason::QuotaExceeded => AbortReason::TargetFailed,
-        MoveReason::TargetLost => AbortReason::TargetLost,
-        MoveReason::SourceLost | MoveReason::SourceRestarted => AbortReason::SourceLost,
-        MoveReason::HandoverNotSupported => AbortReason::HandoverNotSupported,
-        MoveReason::Withdrawn
-        | MoveReason::Superseded
-        | MoveReason::NotAMember
-        | MoveReason::NoTargetNodes
-        | MoveReason::Draining
-        | MoveReason::Unreachable
-        | MoveReason::PodDeleted
-        | MoveReason::Deleted => AbortReason::Withdrawn,
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use processhub_protocol::ledger::Lost;
+    use processhub_crds::MigrationResult;
+    use processhub_protocol::ledger::{AbortReason, Kind, Lost};
 
     pub(crate) fn around() -> Circumstances {
         Circumstances {

@@ -1,0 +1,114 @@
+//! The commands to sidecars, from what was seen. Each is complete: a sidecar asks nothing back.
+
+use kube::ResourceExt;
+use processhub_crds::vocabulary::label;
+use processhub_protocol::id::{Epoch, PodUid, StateId};
+use processhub_protocol::ledger::Kind;
+use processhub_protocol::wire::{
+    Activate, Addressee, CONTROL_PORT, Freeze, Grant, Import, ImportReason, Peer, StartInfo,
+};
+
+use super::observation::Observation;
+use crate::call::CallError;
+use crate::context::Context;
+use crate::sidecar_client::Address;
+
+pub(super) fn freeze(seen: &Observation, uid: &PodUid, epoch: Epoch, capture: bool) -> Freeze {
+    Freeze {
+        to: addressee(seen, uid),
+        epoch,
+        capture,
+        drain_timeout_milliseconds: seen.hub.spec.worker.drain_timeout_milliseconds,
+        state_query_timeout_milliseconds: seen.hub.spec.migration.state_query_timeout_milliseconds,
+    }
+}
+
+pub(super) fn import(
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+    state: StateId,
+    reason: ImportReason,
+) -> Result<Import, CallError> {
+    let from = source_peer(seen).ok_or_else(|| missing("import", "the source's address"))?;
+    Ok(Import {
+        to: addressee(seen, uid),
+        epoch,
+        state,
+        from,
+        timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
+        reason,
+    })
+}
+
+pub(super) fn activate(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+    state: Option<StateId>,
+) -> Result<Activate, CallError> {
+    let kind = seen.ledger.migration.as_ref().map(|migration| migration.kind);
+    let may_miss = seen.object.status.as_ref().and_then(|status| status.may_miss.as_ref());
+    let config = &seen.object.spec.config;
+    let text = if config.is_empty() { Ok(String::new()) } else { serde_json::to_string(config) };
+    let labels = seen.object.labels().iter().filter(|(key, _)| !key.starts_with(label::PREFIX));
+    Ok(Activate {
+        to: addressee(seen, uid),
+        epoch,
+        grant: grant(context, seen, uid)?,
+        state,
+        source: source_peer(seen).filter(|peer| !seen.dead.contains_key(&peer.pod)),
+        start: StartInfo {
+            initial: kind == Some(Kind::Start),
+            recovery: kind == Some(Kind::Recover),
+            config: text.map_err(|error| missing("activate", &error.to_string()))?,
+            labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
+            may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
+        },
+    })
+}
+
+/// A grant answers the sidecar's newest challenge, and is void when this operator's Lease may be.
+pub(super) fn grant(context: &Context, seen: &Observation, uid: &PodUid) -> Result<Grant, CallError> {
+    let valid = context.grant().ok_or_else(|| missing("grant", "a valid Lease of this operator"))?;
+    let report = seen.reports.get(uid).ok_or_else(|| missing("grant", "a challenge of the sidecar"))?;
+    let owner = seen.ledger.owner.as_ref().ok_or_else(|| missing("grant", "an owner"))?;
+    Ok(Grant {
+        challenge: report.challenge.clone(),
+        valid_milliseconds: u64::try_from(valid.as_millis()).unwrap_or(u64::MAX),
+        record: owner.record.clone(),
+    })
+}
+
+pub(super) fn addressee(seen: &Observation, uid: &PodUid) -> Addressee {
+    Addressee { process: seen.uid(), pod: uid.clone() }
+}
+
+fn source_peer(seen: &Observation) -> Option<Peer> {
+    let source = seen.ledger.migration.as_ref()?.source.as_ref()?;
+    let address = seen.ip(&source.uid)?;
+    Some(Peer { pod: source.uid.clone(), address, control_port: CONTROL_PORT })
+}
+
+pub(super) async fn address(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+) -> Result<Address, CallError> {
+    let ip = seen.ip(uid).ok_or_else(|| missing("command", "the pod's address"))?;
+    let key = context.key(&seen.hub).await?;
+    Ok(Address { ip, port: CONTROL_PORT, token: key.token(uid) })
+}
+
+pub(super) fn source_uid(seen: &Observation) -> Result<PodUid, CallError> {
+    seen.source().map(|pod| pod.uid.clone()).ok_or_else(|| missing("command", "a source"))
+}
+
+pub(super) fn target_uid(seen: &Observation) -> Result<PodUid, CallError> {
+    seen.target_uid().cloned().ok_or_else(|| missing("command", "a target"))
+}
+
+pub(super) fn missing(what: &'static str, missing: &str) -> CallError {
+    CallError::Missing { what, missing: missing.to_owned() }
+}
