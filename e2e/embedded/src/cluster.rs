@@ -220,6 +220,16 @@ impl EmbeddedCluster {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets a process group that the caller has started end with the cluster, however that ends.
+    pub fn adopt(&self, group: i32) {
+        self.groups.enter(group);
+    }
+
+    /// Kills what is left of an adopted group whose leader has ended.
+    pub fn disown(&self, group: i32) {
+        self.groups.leave(group);
+    }
+
     /// The first process of a container, while it runs; its id is also that of the container's process group. Signals to
     /// it are the test's business.
     pub fn pid(&self, namespace: &str, pod: &str, container: &str) -> Option<i32> {

@@ -52,10 +52,12 @@ const EFFECTS: &[(&str, Cause)] = &[
     ("thaw", Cause::Refusal),
     ("delete-target", Cause::Refusal),
     ("release-pod", Cause::ColdMove),
+    ("hand-on", Cause::ColdMove),
     ("write-conditions", Cause::ForeignWish),
     ("create-key", Cause::NewHub),
     ("create-process", Cause::Scale),
     ("delete-process", Cause::Scale),
+    ("let-go", Cause::Scale),
     ("hub-status", Cause::Scale),
     ("update-process", Cause::Listed),
     ("adopt-process", Cause::ByHand),
@@ -184,7 +186,7 @@ impl Round<'_> {
             }
             Cause::Scale => {
                 self.trial.change(json!({"replicas": 6})).await?;
-                if !failpoint.starts_with("delete-process") {
+                if !["delete-process", "let-go"].iter().any(|name| failpoint.starts_with(name)) {
                     fires.await?;
                     self.trial.settled().await?;
                     return self.scale_back().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// The command line of an operator without a failpoint, by its name.
 pub(super) type Recipe = Box<dyn Fn(&str) -> std::process::Command + Send + Sync>;
 
+/// Told of each operator's process group: that it was started, and that its leader has ended.
+pub(super) type Register = Box<dyn Fn(i32, bool) + Send + Sync>;
+
 /// Operators at work. Dropping it kills them.
 pub(super) struct Crew {
     members: BTreeMap<String, Member>,
@@ -34,6 +38,7 @@ struct Member {
 struct Seat {
     name: String,
     recipe: Arc<Recipe>,
+    register: Arc<Register>,
     log: PathBuf,
     pid: watch::Sender<Option<u32>>,
     present: watch::Sender<bool>,
@@ -43,14 +48,15 @@ struct Seat {
 
 impl Crew {
     /// Starts operators of these names; what they say goes to files in `logs`.
-    pub(super) fn start(names: &[&str], recipe: Recipe, logs: &Path) -> Self {
-        let recipe = Arc::new(recipe);
+    pub(super) fn start(names: &[&str], recipe: Recipe, register: Register, logs: &Path) -> Self {
+        let (recipe, register) = (Arc::new(recipe), Arc::new(register));
         let members = names
             .iter()
             .map(|name| {
                 let seat = Arc::new(Seat {
                     name: (*name).to_owned(),
                     recipe: Arc::clone(&recipe),
+                    register: Arc::clone(&register),
                     log: logs.join(format!("{name}.log")),
                     pid: watch::Sender::new(None),
                     present: watch::Sender::new(true),
@@ -128,10 +134,13 @@ async fn keep(seat: Arc<Seat>) {
         }
         match spawn(&seat) {
             Ok(mut child) => {
+                let group = child.id().map_or(0, u32::cast_signed);
+                (seat.register)(group, true);
                 seat.pid.send_replace(child.id());
                 // How it ended is in its log.
                 let _ = child.wait().await;
                 seat.pid.send_replace(None);
+                (seat.register)(group, false);
                 seat.ends.fetch_add(1, Ordering::SeqCst);
             }
             Err(error) => eprintln!("{} cannot be started: {error:#}", seat.name),
@@ -150,6 +159,8 @@ fn spawn(seat: &Seat) -> Result<Child> {
     if let Some(failpoint) = seat.failpoint.lock().unwrap_or_else(PoisonError::into_inner).take() {
         command.args(["--failpoint", &failpoint]);
     }
+    // Ctrl-C is for the one who holds the crew.
+    command.process_group(0);
     command.env("POD_NAME", &seat.name).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Ok(Command::from(command).kill_on_drop(true).spawn()?)
 }
@@ -167,7 +178,7 @@ mod tests {
             command.args(["-c", r#"echo "$POD_NAME $*"; exec sleep 600"#, "operator"]);
             command
         });
-        let crew = Crew::start(&["a"], recipe, logs.path());
+        let crew = Crew::start(&["a"], recipe, Box::new(|_, _| ()), logs.path());
         let lines = async |wanted: usize| {
             until("another life", Duration::from_secs(60), async || {
                 let said = std::fs::read_to_string(logs.path().join("a.log"))?;

@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use http::Request;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
@@ -15,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::SYSTEM;
 use super::audit::{Mark, Write};
-use super::crew::Recipe;
+use super::crew::{Recipe, Register};
 use crate::artifacts::{Binaries, COUNTER_IMAGE, SIDECAR_IMAGE};
 
 /// Where operators' metrics may be.
@@ -23,7 +24,7 @@ const PORTS: std::ops::Range<u16> = 19_715..19_999;
 
 /// An embedded cluster.
 pub(super) struct Embedded {
-    cluster: EmbeddedCluster,
+    cluster: Arc<EmbeddedCluster>,
     directory: PathBuf,
     kubeconfig: PathBuf,
     keep: AtomicBool,
@@ -39,7 +40,8 @@ impl Embedded {
         let cluster = EmbeddedCluster::start(options).await?;
         let directory = cluster.directory().to_owned();
         std::fs::create_dir_all(directory.join("operators"))?;
-        Ok(Self { kubeconfig: cluster.kubeconfig(), cluster, directory, keep: AtomicBool::new(false) })
+        let kubeconfig = cluster.kubeconfig();
+        Ok(Self { cluster: Arc::new(cluster), directory, kubeconfig, keep: AtomicBool::new(false) })
     }
 
     pub(super) fn kubeconfig(&self) -> PathBuf {
@@ -70,6 +72,16 @@ impl Embedded {
             command.args(super::operator_arguments(port)).env("KUBECONFIG", &kubeconfig);
             command
         }))
+    }
+
+    /// Operators end with the cluster, even if this process is killed.
+    pub(super) fn register(&self) -> Register {
+        let cluster = Arc::downgrade(&self.cluster);
+        Box::new(move |group, runs| match cluster.upgrade() {
+            Some(cluster) if runs => cluster.adopt(group),
+            Some(cluster) => cluster.disown(group),
+            None => {}
+        })
     }
 
     pub(super) fn join(&self) -> Result<String> {
@@ -113,7 +125,10 @@ impl Embedded {
     }
 
     pub(super) async fn stop(self) -> Result<()> {
-        self.cluster.shutdown().await;
+        match Arc::into_inner(self.cluster) {
+            Some(cluster) => cluster.shutdown().await,
+            None => bail!("the cluster is still in use"),
+        }
         if !self.keep.load(Ordering::Relaxed) {
             // Somebody may have removed it by hand.
             let _ = std::fs::remove_dir_all(&self.directory);

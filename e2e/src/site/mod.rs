@@ -82,8 +82,8 @@ impl Site {
         let mut site = Self { client, binaries, crew: Mutex::default(), ground, founders: BTreeSet::new() };
         if let Ground::Embedded(embedded) = &site.ground {
             embedded::install(&site.client).await?;
-            let crew =
-                Crew::start(&operator::NAMES, embedded.recipe(&site.binaries)?, &embedded.operator_logs());
+            let (recipe, logs) = (embedded.recipe(&site.binaries)?, embedded.operator_logs());
+            let crew = Crew::start(&operator::NAMES, recipe, embedded.register(), &logs);
             site.set_crew(Some(Arc::new(crew)));
         }
         site.ready().await?;

@@ -115,7 +115,7 @@ impl Site {
             && self.crew().is_none()
         {
             self.scale_operators(0).await?;
-            let crew = Crew::start(&NAMES, local.recipe(&self.binaries)?, &local.logs());
+            let crew = Crew::start(&NAMES, local.recipe(&self.binaries)?, Box::new(|_, _| ()), &local.logs());
             self.set_crew(Some(Arc::new(crew)));
         }
         self.armed_crew()?.set_present(NAMES[1], false).await?;
