@@ -12,6 +12,7 @@ use processhub_protocol::ledger::{Kind, Phase};
 use super::incarnation::PodFacts;
 use super::observation::Observation;
 use super::pod;
+use crate::assignments::Held;
 
 /// How certain the conditions are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,6 +254,16 @@ fn settled(seen: &Observation) -> (bool, ProcessReason, String) {
     }
 }
 
+/// Whether what holds a move up is that there is nowhere to go. An assignment without it may be older than the deletion,
+/// and one that waits its turn among others will have it.
+fn no_way(held: &Held) -> bool {
+    use ProcessReason as R;
+    matches!(
+        held.reason,
+        R::NotAMember | R::NoTargetNodes | R::Draining | R::NoRoom | R::QuotaExceeded | R::MoveAborted
+    )
+}
+
 /// The owner's pod goes, and no target is there to take its state.
 #[must_use]
 pub fn at_risk(seen: &Observation) -> Option<String> {
@@ -262,7 +273,7 @@ pub fn at_risk(seen: &Observation) -> Option<String> {
         return None;
     }
     let hopeless = match &seen.ledger.migration {
-        None => seen.assignment.as_ref().is_some_and(|assignment| assignment.go.is_none()),
+        None => seen.assignment.as_ref().and_then(|assignment| assignment.held.as_ref()).is_some_and(no_way),
         Some(migration) => match migration.phase {
             Phase::Prepared => seen.target().is_some_and(|target| target.facts.trouble.is_some()),
             Phase::Committed { .. } | Phase::Aborted { .. } => false,

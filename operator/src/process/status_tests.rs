@@ -87,6 +87,8 @@ fn a_deleted_owner_without_a_target_is_at_risk_with_the_time_that_is_left() {
     let owner = seen.pods.get_mut("cart-3-1").unwrap();
     Arc::make_mut(&mut owner.facts).going_until = Some(Timestamp::from_second(1_080).unwrap());
     assert_eq!(at_risk(&seen), None, "not before the planner has looked");
+    seen.assignment = Some(Assignment::default());
+    assert_eq!(at_risk(&seen), None, "what it said before the deletion says nothing of it");
     let held =
         Held { reason: ProcessReason::NoTargetNodes, message: "no_target_nodes: all are cordoned".into() };
     seen.assignment = Some(Assignment { held: Some(held), ..Assignment::default() });
