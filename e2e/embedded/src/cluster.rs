@@ -20,11 +20,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Ports of the API servers: this one plus the number of the cluster's share of the addresses.
 const FIRST_PORT: u16 = 16443;
+
+/// How many containers are started at the same time.
+const STARTS: usize = 4;
 
 /// Why a cluster could not be started or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,7 @@ pub struct EmbeddedCluster {
     link: Link,
     groups: Arc<Groups>,
     pids: Arc<Pids>,
+    starts: Arc<Semaphore>,
     options: Arc<Options>,
     subnet: Arc<Subnet>,
     controllers: JoinSet<()>,
@@ -128,6 +132,7 @@ impl EmbeddedCluster {
             link,
             groups: Arc::new(groups),
             pids: Arc::default(),
+            starts: Arc::new(Semaphore::new(STARTS)),
             subnet: Arc::new(subnet),
             controllers,
             nodes: Mutex::default(),
@@ -169,6 +174,7 @@ impl EmbeddedCluster {
             subnet: self.subnet.clone(),
             groups: self.groups.clone(),
             pids: self.pids.clone(),
+            starts: self.starts.clone(),
         };
         let kubelet = tokio::spawn(node::run(Arc::new(context)));
         nodes.insert(name.to_owned(), NodeHandle { number, connected, kubelet: Some(kubelet) });

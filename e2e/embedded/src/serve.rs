@@ -4,29 +4,41 @@ use axum::Router;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A running server; dropping it closes the socket and all connections.
+/// A running server, on a thread of its own: whatever pods and tests do to the other threads, it answers. Dropping it
+/// closes the socket and all connections.
 #[derive(Debug)]
 pub struct Server {
     task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+    runtime: Option<Runtime>,
 }
 
 impl Server {
     /// Serves the router on a socket that is bound already.
     ///
     /// # Errors
-    /// When the runtime cannot take the socket.
+    /// When the thread cannot be started or cannot take the socket.
     pub fn start(listener: std::net::TcpListener, router: Router) -> std::io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        Ok(Self { task: tokio::spawn(accept(listener, router)) })
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("apiserver").enable_all().build()?;
+        let (stop, stopped) = watch::channel(false);
+        let task = {
+            let _entered = runtime.enter();
+            let listener = TcpListener::from_std(listener)?;
+            tokio::spawn(accept(listener, router, stopped))
+        };
+        Ok(Self { task, stop, runtime: Some(runtime) })
     }
 
-    /// Closes the socket and waits until it is closed.
+    /// Closes the socket and every connection, and waits until they are closed.
     pub async fn stop(mut self) {
-        self.task.abort();
-        // The only error is the cancellation that was just asked for.
+        self.stop.send_replace(true);
+        // It can only have panicked, and then everything is closed, too.
         let _ = (&mut self.task).await;
     }
 }
@@ -34,11 +46,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting would block the caller's runtime, if it is in one.
+            runtime.shutdown_background();
+        }
     }
 }
 
-async fn accept(listener: TcpListener, router: Router) {
-    // Dropped with this future, which aborts the connections.
+async fn accept(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -57,6 +72,9 @@ async fn accept(listener: TcpListener, router: Router) {
                 });
             }
             Some(_) = connections.join_next() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => break,
         }
     }
+    drop(listener);
+    connections.shutdown().await;
 }

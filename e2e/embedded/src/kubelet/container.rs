@@ -12,18 +12,25 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
 
-/// What happened to which run of which container.
-pub type Happening = (usize, u64, Input);
+/// What a pod's worker is told by the tasks around it.
+#[derive(Debug)]
+pub enum Happening {
+    /// Something happened to a run of a container.
+    Did(usize, u64, Input),
+    /// A run of a container began, or could not.
+    Launched(usize, u64, Result<Box<Run>, Waiting>),
+}
 
 /// A running container. Dropping it is a loss of power: everything is killed at once.
 #[derive(Debug)]
 pub struct Run {
     group: i32,
     groups: Arc<Groups>,
+    child: Option<Child>,
     tasks: Vec<AbortHandle>,
     liveness: Option<AbortHandle>,
     target: Target,
@@ -49,18 +56,17 @@ pub struct Places<'a> {
 }
 
 impl Run {
-    /// Starts the program of an image; `index` and `number` are what happenings are sent under.
+    /// Starts the program of an image as run `number`.
     ///
     /// # Errors
     /// What the container waits for, in the words of its status.
     pub fn start(
-        (index, number): (usize, u64),
+        number: u64,
         image: &ImageSpec,
         invocation: Invocation,
         places: &Places<'_>,
         target: Target,
         groups: Arc<Groups>,
-        happenings: &UnboundedSender<Happening>,
     ) -> Result<Self, Waiting> {
         let refused = |e: std::io::Error| Waiting {
             reason: "RunContainerError",
@@ -73,7 +79,7 @@ impl Run {
         }
         let output = File::create(places.log).map_err(refused)?;
         let errors = output.try_clone().map_err(refused)?;
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(invocation.variables)
@@ -86,17 +92,23 @@ impl Run {
             .map_err(refused)?;
         let group = child.id().map(u32::cast_signed).unwrap_or_default();
         groups.enter(group);
-        let told = happenings.clone();
+        let (tasks, child) = (Vec::new(), Some(child));
+        Ok(Self { group, groups, child, tasks, liveness: None, target, number })
+    }
+
+    /// Begins to wait for its end, of which container `index` is told.
+    pub fn attend(&mut self, index: usize, happenings: &UnboundedSender<Happening>) {
+        let Some(mut child) = self.child.take() else { return };
+        let (number, told) = (self.number, happenings.clone());
         let waiter = tokio::spawn(async move {
             let code = match child.wait().await {
                 Ok(status) => status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()),
                 Err(_) => 255,
             };
             // The pod's task may be gone; then nobody needs to know.
-            let _ = told.send((index, number, Input::Exited(code)));
+            let _ = told.send(Happening::Did(index, number, Input::Exited(code)));
         });
-        let tasks = vec![waiter.abort_handle()];
-        Ok(Self { group, groups, tasks, liveness: None, target, number })
+        self.tasks.push(waiter.abort_handle());
     }
 
     /// The process id of the container's first process.
@@ -127,7 +139,7 @@ impl Run {
             let probe = probe.clone()?;
             let (number, told) = (self.number, happenings.clone());
             let tell = move |input| {
-                let _ = told.send((index, number, input));
+                let _ = told.send(Happening::Did(index, number, input));
             };
             Some(tokio::spawn(observe(purpose, probe, self.target.clone(), pace, tell)).abort_handle())
         };

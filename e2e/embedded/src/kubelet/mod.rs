@@ -2,6 +2,7 @@
 
 mod container;
 mod environment;
+mod launch;
 mod machine;
 mod model;
 pub mod node;

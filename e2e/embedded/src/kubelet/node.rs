@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -42,6 +42,8 @@ pub struct NodeContext {
     pub groups: Arc<Groups>,
     /// Which process is which container.
     pub pids: Arc<Pids>,
+    /// Whose turn it is to start a container.
+    pub starts: Arc<Semaphore>,
 }
 
 struct Managed {

@@ -1,20 +1,17 @@
 //! One pod on its node: feeds the machine, does what it says, and reports.
 
-use super::container::{Happening, Places, Run};
-use super::environment::{Context, invocation};
+use super::container::{Happening, Run};
+use super::launch::Launch;
 use super::machine::Machine;
 use super::model::{BackOff, Effect, Input, Waiting};
 use super::node::NodeContext;
-use super::probe::{Target, attempt};
+use super::probe::attempt;
 use super::spec::Pod;
 use super::status::{self, Facts};
-use super::volumes;
 use crate::api::error::Reason;
 use crate::api::object::{self, Key, text};
 use crate::api::registry::{DeleteOptions, Part, WriteOptions};
-use crate::api::store::ResourceId;
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -192,14 +189,19 @@ impl Worker {
                 // The node's task is over, and this one is about to be aborted.
                 Err(_) => std::future::pending().await,
             },
-            Some((container, run, input)) = happenings.recv() => self.happened(container, run, input),
+            Some(happening) = happenings.recv() => {
+                self.unreported = true;
+                match happening {
+                    Happening::Did(container, run, input) => self.happened(container, run, input),
+                    Happening::Launched(container, run, result) => self.launched(container, run, result),
+                }
+            }
             () = timer => {}
             () = opened => {}
         }
     }
 
     fn happened(&mut self, container: usize, run: u64, input: Input) {
-        self.unreported = true;
         if matches!(input, Input::Exited(_)) && self.runs.get(&container).is_some_and(|r| r.number() == run) {
             self.drop_run(container);
         }
@@ -260,16 +262,37 @@ impl Worker {
             if let Err(error) = attempt(&action, &target).await {
                 tracing::debug!(%error, "a preStop hook failed");
             }
-            let _ = sender.send((container, number, Input::HookDone));
+            let _ = sender.send(Happening::Did(container, number, Input::HookDone));
         });
     }
 
-    fn start(&mut self, container: usize, number: u64) {
-        let input = match self.launch(container, number) {
-            Ok(run) => {
+    fn start(&self, container: usize, number: u64) {
+        let c = &self.machine.containers[container];
+        let launch = Launch {
+            node: self.node.clone(),
+            key: self.key.clone(),
+            pod: self.pod.clone(),
+            address: self.facts.address,
+            directory: self.directory.clone(),
+            spec: c.spec.clone(),
+            restarts: c.restarts,
+            number,
+        };
+        let sender = self.sender.clone();
+        // If the worker is gone when it is done, the run is dropped with the message, which ends it.
+        tokio::spawn(async move {
+            let result = launch.go().await.map(Box::new);
+            let _ = sender.send(Happening::Launched(container, number, result));
+        });
+    }
+
+    fn launched(&mut self, container: usize, number: u64, result: Result<Box<Run>, Waiting>) {
+        let input = match result {
+            Ok(mut run) => {
                 let name = &self.machine.containers[container].spec.name;
                 self.node.pids.remember(&self.key, name, run.pid());
-                self.runs.insert(container, run);
+                run.attend(container, &self.sender);
+                self.runs.insert(container, *run);
                 Input::Started
             }
             Err(waiting) => Input::Refused(waiting),
@@ -281,66 +304,6 @@ impl Worker {
             self.probe(container, !gated);
         }
         self.perform(effects);
-    }
-
-    fn launch(&self, container: usize, number: u64) -> Result<Run, Waiting> {
-        let c = &self.machine.containers[container];
-        let image = self.node.options.images.get(&c.spec.image).ok_or_else(|| Waiting {
-            reason: "ErrImagePull",
-            message: format!(
-                "image {:?} is not among the images that this cluster was started with",
-                c.spec.image
-            ),
-        })?;
-        let (secret, config_map) =
-            (|name: &str| self.data("secrets", name), |name: &str| self.data("configmaps", name));
-        let volumes = volumes::prepare(&self.pod, &self.directory.join("volumes"), &secret, &config_map)?;
-        let context = Context {
-            pod: &self.pod,
-            address: self.facts.address,
-            host: self.facts.host,
-            volumes: &volumes,
-            secret: &secret,
-            config_map: &config_map,
-        };
-        let mut invocation = invocation(&c.spec.raw, &context)?;
-        let mut variables = vec![
-            ("PATH".to_owned(), std::env::var("PATH").unwrap_or_default()),
-            ("HOME".to_owned(), "/".to_owned()),
-            ("HOSTNAME".to_owned(), self.key.name.clone()),
-        ];
-        if self.pod.pointer("/spec/automountServiceAccountToken") != Some(&Value::Bool(false)) {
-            variables.push(("KUBECONFIG".to_owned(), self.node.kubeconfig.display().to_string()));
-        }
-        variables.append(&mut invocation.variables);
-        invocation.variables = variables;
-        let directory = self.directory.join("containers").join(&c.spec.name);
-        let log = self.directory.join("logs").join(&c.spec.name).join(format!("{}.log", c.restarts));
-        let target = Target {
-            address: self.facts.address,
-            directory: directory.clone(),
-            variables: invocation.variables.clone(),
-        };
-        let places = Places { directory: &directory, log: &log };
-        let groups = self.node.groups.clone();
-        let run = Run::start((container, number), image, invocation, &places, target, groups, &self.sender)?;
-        self.node.link.log_file(&self.key, &c.spec.name, log.clone());
-        Ok(run)
-    }
-
-    /// The data of a Secret or ConfigMap of the pod's namespace, as text.
-    fn data(&self, plural: &str, name: &str) -> Option<BTreeMap<String, String>> {
-        let key = Key::new(self.key.namespace.clone(), name);
-        let found = self.node.link.call(|r| Ok(r.store().get(&ResourceId::new("", plural), &key))).ok()??;
-        let secret = plural == "secrets";
-        let value = |v: &Value| match secret {
-            true => serde_json::from_value::<ByteString>(v.clone())
-                .map(|b| String::from_utf8_lossy(&b.0).into_owned())
-                .unwrap_or_default(),
-            false => v.as_str().unwrap_or_default().to_owned(),
-        };
-        let data = found.get("data").and_then(Value::as_object);
-        Some(data.into_iter().flatten().map(|(k, v)| (k.clone(), value(v))).collect())
     }
 
     /// Writes the status if it differs from what the API server has.
