@@ -1,7 +1,7 @@
 //! The hub loop: from what the watches hold to assignments, objects and the hub's status.
 //!
-//! One reconcile is its list of stages: [`observe`] reads, `plan` decides, [`apply`] writes, [`status`] tells. Between
-//! two of them it remembers only what makes it calmer or cheaper ([`memory`]); a new leader starts without.
+//! One reconcile is its list of stages: `observe` reads, `plan` decides, `apply` writes, `status` tells. Between
+//! two of them it remembers only what makes it calmer or cheaper (`memory`); a new leader starts without.
 
 mod apply;
 mod gauges;

@@ -1,6 +1,6 @@
 //! The process loop: one reconcile per `HubProcess`, each on its own, none waiting for another.
 //!
-//! [`observe`] reads, `handover::next` decides, [`apply`] carries out, until nothing is left to do now. No watch event
+//! `observe` reads, `handover::next` decides, `apply` carries out, until nothing is left to do now. No watch event
 //! is waited for between the steps: the answer of each is what the next is decided on, so that a blackout lasts as
 //! long as its round trips. What is left is waited for ([`pace`]) or told to the planner ([`facts`]).
 
