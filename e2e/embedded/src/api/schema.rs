@@ -47,14 +47,16 @@ fn walk(schema: &Value, value: &mut Value, path: &str, resource: bool, removed: 
     }
 }
 
-/// Fills in the defaults of absent fields, outermost first.
+/// Fills in the defaults of absent fields, outermost first. A null counts as absent where the schema does not allow it.
 pub fn default(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {
             for (field, known) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-                let nullable = is_set(known, "nullable");
+                if !is_set(known, "nullable") && map.get(field).is_some_and(Value::is_null) {
+                    map.remove(field);
+                }
                 if let Some(value) = known.get("default")
-                    && map.get(field).is_none_or(|v| v.is_null() && !nullable)
+                    && !map.contains_key(field)
                 {
                     map.insert(field.clone(), value.clone());
                 }
@@ -321,6 +323,13 @@ mod tests {
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
             "port": {"x-kubernetes-int-or-string": true}
         }}}})
+    }
+
+    #[test]
+    fn a_null_that_is_not_allowed_is_an_absent_field() {
+        let mut object = json!({"spec": {"name": "a", "replicas": null, "mode": null}});
+        default(&schema(), &mut object);
+        assert_eq!(object, json!({"spec": {"name": "a", "replicas": 1}}));
     }
 
     fn refusals(spec: Value) -> Vec<String> {
