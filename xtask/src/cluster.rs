@@ -13,7 +13,7 @@ pub struct Arguments {
     /// The cluster's name, which prefixes its network namespaces
     #[arg(long, default_value = "phk", env = "PROCESSHUB_CLUSTER_NAME")]
     name: String,
-    /// The directory that holds all of the cluster [default: .cluster/<NAME> of this repository]
+    /// The directory that holds all of the cluster [default: `.cluster/NAME` of this repository]
     #[arg(long, env = "PROCESSHUB_CLUSTER_DIR")]
     dir: Option<PathBuf>,
     #[command(subcommand)]
