@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt};
 use processhub_crds::{HubProcess, ProcessHub};
 use processhub_protocol::id::ProcessUid;
 
@@ -110,8 +110,7 @@ impl Context {
 
     /// The key of a hub; made where there is none.
     pub(crate) async fn key(&self, hub: &ProcessHub) -> Result<std::sync::Arc<Key>, CallError> {
-        let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
-        match self.credentials.known(&at) {
+        match self.credentials.known(hub) {
             Some(key) => Ok(key),
             None => self.failpoints.pass(Point::CreateKey, self.credentials.ensure(hub)).await,
         }

@@ -67,7 +67,20 @@ impl Key {
 /// The keys of all hubs, read or made on first use.
 pub struct Credentials {
     client: Client,
-    keys: Mutex<HashMap<HubKey, Arc<Key>>>,
+    keys: Mutex<HashMap<HubKey, Known>>,
+}
+
+struct Known {
+    /// UID of the hub that the Secret belongs to, as far as it says so.
+    hub: Option<String>,
+    key: Arc<Key>,
+}
+
+impl Known {
+    /// Another hub of the same name has another key: this one goes with its Secret.
+    fn is_of(&self, hub: &ProcessHub) -> bool {
+        self.hub.is_none() || self.hub == hub.uid()
+    }
 }
 
 impl Credentials {
@@ -77,10 +90,12 @@ impl Credentials {
         Self { client, keys: Mutex::default() }
     }
 
-    /// The key of a hub that was used before.
+    /// The key of this very hub, if it was used before.
     #[must_use]
-    pub fn known(&self, hub: &HubKey) -> Option<Arc<Key>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(hub).cloned()
+    pub fn known(&self, hub: &ProcessHub) -> Option<Arc<Key>> {
+        let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&at).filter(|known| known.is_of(hub)).map(|known| known.key.clone())
     }
 
     /// Forgets a key, because a sidecar refused it: the Secret may have been made again.
@@ -91,16 +106,21 @@ impl Credentials {
     /// The key of this hub: read, or, where there is none, made and written down.
     ///
     /// # Errors
-    /// Those of the API server; [`CallError::Missing`] where the Secret holds no key.
+    /// Those of the API server; [`CallError::Missing`] where the Secret holds no key, or is that of a former hub of
+    /// this name, with which it goes.
     pub async fn ensure(&self, hub: &ProcessHub) -> Result<Arc<Key>, CallError> {
         let at = HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() };
-        if let Some(key) = call::optional(self.read(&at).await)? {
-            return Ok(key);
+        self.forget(&at);
+        if call::optional(self.read(&at).await)?.is_some() {
+            return self.known(hub).ok_or_else(|| former(hub));
         }
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &at.namespace);
         match call::api("create key", secrets.create(&PostParams::default(), &fresh(hub)?)).await {
             // Or made by an operator that led a moment ago.
-            Ok(_) | Err(CallError::Exists { .. }) => self.read(&at).await,
+            Ok(_) | Err(CallError::Exists { .. }) => {
+                self.read(&at).await?;
+                self.known(hub).ok_or_else(|| former(hub))
+            }
             Err(error) => Err(error),
         }
     }
@@ -111,8 +131,8 @@ impl Credentials {
     /// Those of the API server, [`CallError::NotFound`] among them; [`CallError::Missing`] where the Secret holds no
     /// key.
     pub async fn read(&self, hub: &HubKey) -> Result<Arc<Key>, CallError> {
-        if let Some(key) = self.known(hub) {
-            return Ok(key);
+        if let Some(known) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(hub) {
+            return Ok(known.key.clone());
         }
         let secrets = Api::<Secret>::namespaced(self.client.clone(), &hub.namespace);
         let name = secret_name(&hub.name);
@@ -123,8 +143,18 @@ impl Credentials {
             missing: format!("Secret {name} has no 64 hexadecimal digits under {KEY_ENTRY}; delete it"),
         })?;
         let key = Arc::new(key);
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(hub.clone(), key.clone());
+        let owner = secret.owner_references().iter().find(|owner| owner.kind == ProcessHub::kind(&()));
+        let known = Known { hub: owner.map(|owner| owner.uid.clone()), key: key.clone() };
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(hub.clone(), known);
         Ok(key)
+    }
+}
+
+fn former(hub: &ProcessHub) -> CallError {
+    let name = secret_name(&hub.name_any());
+    CallError::Missing {
+        what: "read key",
+        missing: format!("Secret {name} belongs to a former hub of this name and goes with it; or delete it"),
     }
 }
 
@@ -166,6 +196,16 @@ mod tests {
             "198a607eb44bfbc69903a0f1cf2bbdc5ba0aa3f3d9ae3c1c7a3b1696a0b68cf7"
         );
         assert_ne!(key.token(&"a".into()), key.token(&"b".into()));
+    }
+
+    #[test]
+    fn a_key_is_not_that_of_another_hub_of_the_same_name() {
+        let mut hub = ProcessHub::default();
+        hub.metadata.uid = Some("new".into());
+        let of =
+            |hub: Option<&str>| Known { hub: hub.map(str::to_owned), key: Arc::new(Key([0; KEY_BYTES])) };
+        assert!(of(Some("new")).is_of(&hub) && of(None).is_of(&hub));
+        assert!(!of(Some("old")).is_of(&hub));
     }
 
     #[test]
