@@ -9,7 +9,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
 use super::Finding;
-use crate::site::{Site, SiteKind};
+use crate::site::{Signal, Site, SiteKind};
 use crate::trial::{HubOptions, Trial};
 
 /// What makes an operator come to an effect.
@@ -21,8 +21,8 @@ enum Cause {
     Refusal,
     /// A process is moved cold.
     ColdMove,
-    /// A wish for a node that is none.
-    ForeignWish,
+    /// An owner does not answer.
+    Silence,
     /// A hub of its own is created.
     NewHub,
     /// One more process, and one less.
@@ -53,7 +53,7 @@ const EFFECTS: &[(&str, Cause)] = &[
     ("delete-target", Cause::Refusal),
     ("release-pod", Cause::ColdMove),
     ("hand-on", Cause::ColdMove),
-    ("write-conditions", Cause::ForeignWish),
+    ("write-conditions", Cause::Silence),
     ("create-key", Cause::NewHub),
     ("create-process", Cause::Scale),
     ("delete-process", Cause::Scale),
@@ -168,15 +168,20 @@ impl Round<'_> {
                 self.trial.owned_by(&process, &to).await?;
                 self.trial.process_settled(&process).await
             }
-            Cause::ForeignWish => {
+            Cause::Silence => {
                 let process = format!("{}-0", self.name);
-                self.trial.wish_for(&process, &format!("no-such-node-{}", self.number)).await?;
-                fires.await?;
-                self.trial
-                    .becomes(&process, "rid of its wish", |seen| {
-                        !seen.annotations().contains_key("processhub.io/move-to")
-                    })
-                    .await
+                self.trial.process_settled(&process).await?;
+                let pod = self.trial.owner(&process).await?.pod;
+                let namespace = self.trial.namespace();
+                site.signal(namespace, &pod, "processhub-sidecar", Signal::STOP).await?;
+                let told = async {
+                    fires.await?;
+                    self.trial.says(&process, "Ready", "OwnerUnreachable").await
+                };
+                let told = told.await;
+                site.signal(namespace, &pod, "processhub-sidecar", Signal::CONT).await?;
+                told?;
+                self.trial.process_settled(&process).await
             }
             Cause::NewHub => {
                 let hub = format!("{}-key", self.name);

@@ -203,13 +203,19 @@ pub(super) async fn workers_that_answer_nonsense(site: &Site) -> Result<Finding>
     Ok(format!("{}; {}", reasons.join(", "), verdict.line()))
 }
 
-/// A worker of another version of the contract: its process says so.
+/// A worker of another version of the contract is not started, and delays no other hub.
 pub(super) async fn a_worker_of_another_contract(site: &Site) -> Result<Finding> {
-    let options = HubOptions::of("version", 1).faults("mangle=info:other-version");
-    let trial = Trial::create(site, "version", options, None).await?;
-    let said = trial.says("version-0", "HandoverCapable", "ContractVersion").await?;
-    ensure!(said.status == "False", "HandoverCapable={}", said.status);
-    Ok(said.message)
+    let trial = Trial::begin(site, "version", HubOptions::of("known", 2), None).await?;
+    trial.create_hub(&HubOptions::of("foreign", 1).faults("mangle=info:other-version")).await?;
+    let said = trial.says("foreign-0", "Progressing", "WaitingForTarget").await?;
+    let to = trial.wish_away("known-0").await?;
+    trial.owned_by("known-0", &to).await?;
+    trial.settled().await?;
+    let status = trial.processes().get("foreign-0").await?.status.unwrap_or_default();
+    ensure!(status.owner.is_none(), "it owns its process: {:?}", status.owner);
+    let verdict = trial.finish().await?;
+    verdict.check_planned()?;
+    Ok(format!("{}; {}", said.message, verdict.line()))
 }
 
 /// Commands without a token, with a wrong one, for another pod, of an epoch that is over, too large, of no sense.
