@@ -14,6 +14,7 @@ use processhub_protocol::wire::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::fence::CommitError;
 use crate::sidecar::Sidecar;
@@ -168,7 +169,7 @@ impl Sidecar {
             done: done.clone(),
         });
         let sidecar = Arc::clone(self);
-        tokio::spawn(async move {
+        let work = async move {
             // Also when the work panics: what follows must not find it running for ever.
             let over = Over { sidecar: Arc::clone(&sidecar) };
             tracing::info!(command = ?command.kind(), epoch = %command.epoch(), "begins");
@@ -182,7 +183,8 @@ impl Sidecar {
             }
             drop(over);
             sender.send_replace(Some(outcome));
-        });
+        };
+        tokio::spawn(work.in_current_span());
         done
     }
 

@@ -107,7 +107,11 @@ impl Fence {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (Stored::new(first), Found::First),
             Err(_) => (Stored::new(first), Found::Lost),
         };
-        let log = Log::begin(folder, &stored)?;
+        let log = match Log::begin(folder, &stored) {
+            // A full disk stops no process: the record is there, only the next change has to find room.
+            Err(_) if found == Found::Kept => Log::go_on(folder)?,
+            begun => begun?,
+        };
         let fence = Self { stored: Mutex::new(stored), log: Arc::new(tokio::sync::Mutex::new(log)) };
         Ok((Arc::new(fence), found))
     }
@@ -188,6 +192,12 @@ impl Log {
         fs::rename(&beside, folder.join(FILE))?;
         File::open(folder)?.sync_all()?;
         Ok(Self { folder: folder.to_owned(), file, length: line.len() as u64, doubtful: false })
+    }
+
+    /// The file as it is; the next change begins a new one.
+    fn go_on(folder: &Path) -> io::Result<Self> {
+        let file = File::options().append(true).open(folder.join(FILE))?;
+        Ok(Self { folder: folder.to_owned(), file, length: 0, doubtful: true })
     }
 
     fn append(&mut self, stored: &Stored) -> io::Result<()> {
@@ -326,6 +336,22 @@ mod tests {
         fence.log.lock().await.doubtful = true;
         assert!(matches!(raise(&fence, 9).await, Err(CommitError::Disk(_))));
         assert_eq!(fence.stored(), before);
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_room_stops_no_record_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (fence, _) = open(folder.path(), "one");
+        raise(&fence, 2).await.unwrap();
+        // What cannot be made stands for a disk without room.
+        let blocked = folder.path().join(NEW_FILE);
+        fs::create_dir(&blocked).unwrap();
+        let (fence, found) = open(folder.path(), "two");
+        assert_eq!((fence.record().floor.epoch, found), (Epoch(2), Found::Kept));
+        assert!(raise(&fence, 3).await.is_err());
+        fs::remove_dir(&blocked).unwrap();
+        raise(&fence, 3).await.unwrap();
+        assert_eq!(open(folder.path(), "three").0.record().floor.epoch, Epoch(3));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,9 @@
 //! The blackout of a move is measured on one clock, that of the source: from the moment at which it begins to hold
 //! requests (the freeze command's arrival, before the drain) to the moment at which what it held goes on, because the
 //! target, active by then, has told it to forward; or, after an abort, because its own worker has acknowledged that it
-//! serves again. The target takes the figure over from the source's answer, so that it outlives the source.
+//! serves again. The target takes the figure over from the source's answer, so that it outlives the source. In a
+//! cold swap the source is told to forward before the target's worker has started, because it ends before that: there the
+//! figure does not contain the start of the worker.
 
 pub mod announce;
 pub mod auth;

@@ -11,6 +11,7 @@ use processhub_protocol::fence::Role;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -38,6 +39,8 @@ pub struct Running {
     /// No new connections or requests on kept-alive ones.
     closing: CancellationToken,
     tasks: TaskTracker,
+    /// Names process and pod on each line of the log.
+    span: Span,
 }
 
 impl Running {
@@ -46,12 +49,14 @@ impl Running {
     /// # Errors
     /// When the disk fails or an address cannot be had.
     pub async fn start(config: Config, net: Arc<dyn Net>, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let sidecar = Sidecar::open(config, Arc::clone(&net), clock)?;
+        let span = tracing::info_span!("sidecar", process = %config.name, pod = %config.pod);
+        let sidecar = span.in_scope(|| Sidecar::open(config, Arc::clone(&net), clock))?;
         let data = net.bind(sidecar.config.data).await?;
         let control = net.bind(sidecar.config.control).await?;
-        let running = Self { closing: CancellationToken::new(), tasks: TaskTracker::new(), sidecar };
-        running.tasks.spawn(Arc::clone(&running.sidecar).supervise());
-        running.tasks.spawn(Arc::clone(&running.sidecar).announce());
+        let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let running = Self { sidecar, closing, tasks, span };
+        running.tasks.spawn(Arc::clone(&running.sidecar).supervise().instrument(running.span.clone()));
+        running.tasks.spawn(Arc::clone(&running.sidecar).announce().instrument(running.span.clone()));
         running.serve_clients(data);
         running.serve_control(control);
         Ok(running)
@@ -123,7 +128,7 @@ impl Running {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (tasks, closing) = (self.tasks.clone(), self.closing.clone());
+        let (tasks, closing, span) = (self.tasks.clone(), self.closing.clone(), self.span.clone());
         let places = Arc::new(Semaphore::new(most));
         self.tasks.spawn(async move {
             loop {
@@ -135,10 +140,11 @@ impl Running {
                 match accepted {
                     Ok(stream) => {
                         let connection = serve(stream, closing.clone());
-                        tasks.spawn(async move {
+                        let served = async move {
                             connection.await;
                             drop(place);
-                        });
+                        };
+                        tasks.spawn(served.instrument(span.clone()));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");

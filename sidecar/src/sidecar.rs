@@ -110,7 +110,7 @@ impl Sidecar {
         let (fence, found) = Fence::open(&config.state_dir, first, |record| whole(record, &keeper))?;
         let record = fence.record();
         tracing::info!(
-            process = %config.name, role = record.role.name(), floor = %record.floor.epoch, record = %record.record,
+            role = record.role.name(), floor = %record.floor.epoch, record = %record.record,
             "{}", match found {
                 Found::Kept => "goes on from its record",
                 Found::First => "starts with a new record",

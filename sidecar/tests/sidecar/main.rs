@@ -4,6 +4,7 @@
 mod contract;
 mod control;
 mod moves;
+mod peer;
 mod process;
 mod restarts;
 mod support;
