@@ -332,3 +332,36 @@ pub(crate) async fn hand_on(
     let sent = async { Ok(context.sidecars.forward(&to, &command, COMMAND_PATIENCE).await?) };
     answered(context, seen, Point::HandOn, source, sent).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::observation::tests::{report, seen};
+    use crate::process::record::tests::{commit, owner_pod, prepare, started, state_id};
+
+    /// A move of this kind, committed, whose source has this role.
+    fn committed(kind: Kind, role: Role) -> Observation {
+        let mut steps = started();
+        steps.push(prepare(kind, Some(owner_pod())));
+        steps.push(commit(2, Some(state_id()), None));
+        let mut seen = seen(&steps, 0);
+        let mut source = report("pod-1", 2);
+        source.role = role;
+        seen.reports.insert("pod-1".into(), source);
+        seen
+    }
+
+    #[test]
+    fn only_the_sealed_source_of_a_committed_cold_swap_is_told_to_hand_on() {
+        let frozen = Role::Frozen { epoch: Epoch(2), state: Some(state_id()), kept: None };
+        let told = |kind, role: &Role| waits_to_hand_on(&committed(kind, role.clone()));
+        assert_eq!(told(Kind::ColdSwap, &frozen), Some("pod-1".into()));
+        assert_eq!(told(Kind::HotSwap, &frozen), None, "its successor tells it, once it serves");
+        let to = Peer { pod: "pod-2".into(), address: "10.0.0.2".into(), control_port: 1 };
+        let forwarding = Role::Forwarding { epoch: Epoch(2), state: None, to };
+        assert_eq!(told(Kind::ColdSwap, &forwarding), None, "it was told");
+        let mut dead = committed(Kind::ColdSwap, frozen);
+        dead.dead.insert("pod-1".into(), crate::process::proof::Proof::ContainersEnded);
+        assert_eq!(waits_to_hand_on(&dead), None);
+    }
+}

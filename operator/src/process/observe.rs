@@ -14,7 +14,7 @@ use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, ProcessHub};
 use processhub_protocol::id::PodUid;
 use processhub_protocol::ledger::{Ledger, PodRef};
-use processhub_protocol::wire::{CONTROL_PORT, RefusalCode, Report};
+use processhub_protocol::wire::{CONTROL_PORT, RefusalCode, Report, VERSION};
 use tokio::time::Instant;
 
 use super::incarnation::PodFacts;
@@ -228,7 +228,10 @@ async fn ask(context: &Context, seen: &mut Observation) -> Result<(), CallError>
 
 /// A report counts only for the incarnation that was asked: an address may have been given to another pod.
 pub(crate) fn take_in(seen: &mut Observation, asked: &PodUid, report: Report) {
-    if report.pod == *asked && report.process == seen.uid() {
+    if report.protocol > VERSION {
+        // What a newer sidecar means by its words is not known here: it is as if it did not answer.
+        tracing::error!(pod = %asked, protocol = report.protocol, "the sidecar is newer than this operator");
+    } else if report.pod == *asked && report.process == seen.uid() {
         seen.reports.insert(asked.clone(), report);
     } else {
         tracing::warn!(pod = %asked, answered = %report.pod, "another pod answers at the address of this one");
@@ -238,4 +241,25 @@ pub(crate) fn take_in(seen: &mut Observation, asked: &PodUid, report: Report) {
 /// The key of a hub.
 pub(crate) fn hub_key(hub: &ProcessHub) -> HubKey {
     HubKey { namespace: hub.namespace().unwrap_or_default(), name: hub.name_any() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::observation::tests::{report, seen};
+    use crate::process::record::tests::started;
+
+    #[test]
+    fn only_the_incarnation_that_was_asked_is_believed_and_only_in_words_that_are_known() {
+        let uid = PodUid::from("pod-1");
+        let mut seen = seen(&started(), 0);
+        take_in(&mut seen, &uid, report("pod-2", 1));
+        assert!(seen.reports.is_empty(), "its address was given to another pod");
+        take_in(&mut seen, &uid, Report { process: "older".into(), ..report("pod-1", 1) });
+        assert!(seen.reports.is_empty(), "a pod of an older object");
+        take_in(&mut seen, &uid, Report { protocol: VERSION + 1, ..report("pod-1", 1) });
+        assert!(seen.reports.is_empty(), "a newer sidecar");
+        take_in(&mut seen, &uid, report("pod-1", 1));
+        assert!(seen.owner_report().is_some());
+    }
 }

@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod failpoints;
+mod leadership;
 mod moves;
 mod world;

@@ -101,16 +101,21 @@ impl World {
         Self { cluster, client, operator: None, http, numbers: 0 }
     }
 
-    /// Runs an operator in this process.
-    pub fn start_operator(&mut self) {
-        let options = Options {
+    /// What an operator in this process is told.
+    pub fn options(&self) -> Options {
+        Options {
             sidecar_image: SIDECAR_IMAGE.into(),
             class: "default".into(),
             lease_namespace: NAMESPACE.into(),
             identity: format!("here-{}", self.numbers),
             metrics_address: None,
             failpoint: None,
-        };
+        }
+    }
+
+    /// Runs an operator in this process.
+    pub fn start_operator(&mut self) {
+        let options = self.options();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _ = stopped.await;
