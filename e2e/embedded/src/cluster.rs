@@ -10,16 +10,17 @@ use crate::environment::Machine;
 use crate::kubelet::node::{self, NodeContext};
 use crate::options::Options;
 use crate::processes::{Groups, Pids};
-use crate::serve::Server;
+use crate::serve::{self, Server};
 use crate::subnet::Subnet;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -27,7 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 const FIRST_PORT: u16 = 16443;
 
 /// How many containers are started at the same time.
-const STARTS: usize = 4;
+const STARTS: usize = 2;
 
 /// Why a cluster could not be started or did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -301,7 +302,7 @@ impl EmbeddedCluster {
         let mut server = self.server.lock().await;
         if server.is_none() {
             let what = format!("cannot listen at {} for the API server", self.address);
-            let listener = TcpListener::bind(self.address).map_err(io(what))?;
+            let listener = serve::bind(self.address).map_err(io(what))?;
             let started = Server::start(listener, server::router(self.api.clone()));
             *server = Some(started.map_err(io("cannot serve the API"))?);
             self.serving.send_replace(true);
@@ -332,7 +333,7 @@ fn share(locks: &Path) -> Result<(Subnet, TcpListener), ClusterError> {
     loop {
         let subnet = Subnet::take(locks).map_err(io("no addresses for the cluster"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST_PORT + u16::from(subnet.block())));
-        match TcpListener::bind(address) {
+        match serve::bind(address) {
             Ok(listener) => return Ok((subnet, listener)),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => passed.push(subnet),
             Err(error) => return Err(io(format!("cannot listen at {address} for the API server"))(error)),

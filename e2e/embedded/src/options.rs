@@ -50,6 +50,8 @@ pub struct Options {
     pub back_off_limit: Duration,
     /// A container that ran this long is restarted at once again.
     pub back_off_reset: Duration,
+    /// Two containers start at a time in the whole cluster, and the next ones this long after them.
+    pub start_pause: Duration,
     /// Factor on the delays and periods of probes; below 1 pods become ready sooner than in a real cluster.
     pub probe_pace: f64,
 }
@@ -70,6 +72,7 @@ impl Default for Options {
             back_off: Duration::from_secs(10),
             back_off_limit: Duration::from_secs(300),
             back_off_reset: Duration::from_secs(600),
+            start_pause: Duration::from_millis(20),
             probe_pace: 1.0,
         }
     }

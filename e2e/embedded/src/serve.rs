@@ -3,10 +3,26 @@
 use axum::Router;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use std::net::SocketAddr;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+
+/// How many clients may wait to be accepted: an operator that starts hundreds of processes opens as many connections at
+/// once, and one that finds no place tries again only after a second.
+const BACKLOG: u32 = 4096;
+
+/// Binds a socket on which many clients may connect at once.
+///
+/// # Errors
+/// When the address is taken.
+pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// A running server, on a thread of its own: whatever pods and tests do to the other threads, it answers. Dropping it
 /// closes the socket and all connections.
@@ -22,8 +38,9 @@ impl Server {
     ///
     /// # Errors
     /// When the thread cannot be started or cannot take the socket.
-    pub fn start(listener: std::net::TcpListener, router: Router) -> std::io::Result<Self> {
-        listener.set_nonblocking(true)?;
+    pub fn start(listener: TcpListener, router: Router) -> std::io::Result<Self> {
+        // It moves to the thread's own runtime.
+        let listener = listener.into_std()?;
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("apiserver").enable_all().build()?;
         let (stop, stopped) = watch::channel(false);

@@ -19,6 +19,7 @@ pub struct Custom {
     schema: Value,
     has_rules: bool,
     compiled: CompiledSchema,
+    validator: Validator,
     context: RootContext,
 }
 
@@ -36,7 +37,7 @@ impl Custom {
             kind: kind.to_owned(),
         };
         let has_rules = schema.to_string().contains("\"x-kubernetes-validations\"");
-        Self { compiled: compile_schema(&schema), schema, has_rules, context }
+        Self { compiled: compile_schema(&schema), validator: Validator::new(), schema, has_rules, context }
     }
 
     /// The schema as it was defined.
@@ -61,7 +62,7 @@ impl Custom {
             return causes;
         }
         let checked =
-            Validator::new().validate_compiled_with_context(&self.compiled, object, old, Some(&self.context));
+            self.validator.validate_compiled_with_context(&self.compiled, object, old, Some(&self.context));
         if let Err(errors) = checked {
             causes.extend(errors.iter().map(|e| rule_cause(object, e)));
         }

@@ -151,7 +151,7 @@ impl Seen {
         let kept: Vec<Value> = present.into_iter().cloned().collect();
         let mut new = (*object).clone();
         new["metadata"]["ownerReferences"] = kept.into();
-        registry.replace(&kind, &place.1, Part::Main, new, &WriteOptions::default()).map(drop)
+        registry.replace(&kind, &place.1, Part::Main, new, &WriteOptions::trusted()).map(drop)
     }
 
     /// An owner in another namespace does not count.
@@ -198,7 +198,7 @@ impl Seen {
             let mut new = (*dependent).clone();
             new["metadata"]["ownerReferences"] = kept.into();
             let kind = kind(registry, &place.0)?;
-            registry.replace(&kind, &place.1, Part::Main, new, &WriteOptions::default())?;
+            registry.replace(&kind, &place.1, Part::Main, new, &WriteOptions::trusted())?;
         }
         Ok(())
     }

@@ -58,10 +58,7 @@ pub async fn run(link: Link) {
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let bound = std::net::TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    });
+    let bound = crate::serve::bind(address);
     if let Err(error) = &bound {
         tracing::warn!(%address, %error, "a service's address cannot be listened at");
     }

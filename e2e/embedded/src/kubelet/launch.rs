@@ -37,7 +37,8 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts it, few at a time: hundreds at once would leave no processor to anybody else.
+    /// Starts it when it is its turn: hundreds of processes that start at once would leave no processor to an operator,
+    /// which in a real cluster has a machine of its own, and kubelets start few at once, too.
     ///
     /// # Errors
     /// What the container waits for.
@@ -45,11 +46,13 @@ impl Launch {
         let failed = |why: String| Waiting { reason: "RunContainerError", message: why };
         let turns = self.node.starts.clone();
         let turn = turns.acquire_owned().await.map_err(|e| failed(e.to_string()))?;
-        let launched = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            self.launch()
+        let pause = self.node.options.start_pause;
+        let launched = tokio::task::spawn_blocking(move || self.launch()).await;
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            drop(turn);
         });
-        launched.await.map_err(|e| failed(e.to_string()))?
+        launched.map_err(|e| failed(e.to_string()))?
     }
 
     fn launch(&self) -> Result<Run, Waiting> {

@@ -119,7 +119,7 @@ impl Registry {
                 metadata(&mut object).remove("finalizers");
             }
         }
-        self.overwrite(kind, key, super::Part::Main, object, &WriteOptions::default()).map(drop)
+        self.overwrite(kind, key, super::Part::Main, object, &WriteOptions::trusted()).map(drop)
     }
 
     /// Removes a namespace whose contents are gone.

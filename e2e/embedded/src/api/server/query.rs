@@ -54,6 +54,7 @@ impl Query {
             dry_run: self.dry_run(),
             validation,
             manager: self.text("fieldManager").to_owned(),
+            trusted: false,
         })
     }
 }
