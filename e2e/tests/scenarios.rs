@@ -89,12 +89,12 @@ fn main() -> anyhow::Result<()> {
         .flat_map(|(prefix, ground)| {
             ALL.iter().map(move |scenario| {
                 let ground = Arc::clone(ground);
-                let name = match scenario.impossible_on(ground.kind) {
+                let name = match scenario.left_out_on(ground.kind) {
                     None => format!("{prefix}::{}", scenario.name),
                     Some(why) => format!("{prefix}::{} (skipped: {why})", scenario.name),
                 };
-                let impossible = scenario.impossible_on(ground.kind).is_some();
-                Trial::test(name, move || ground.run(scenario)).with_ignored_flag(impossible)
+                let left_out = scenario.left_out_on(ground.kind).is_some();
+                Trial::test(name, move || ground.run(scenario)).with_ignored_flag(left_out)
             })
         })
         .collect();

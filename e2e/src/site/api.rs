@@ -138,6 +138,14 @@ impl Site {
             })
             .await?;
             gone(namespaces.delete(&name, &DeleteParams::default()).await.map(drop))?;
+            // The same name may be wanted again at once.
+            until(&format!("namespace {name} to go"), Duration::from_secs(60), async || {
+                Ok(match namespaces.get_opt(&name).await? {
+                    None => Seen::Yes(()),
+                    Some(_) => Seen::NotYet("it is being terminated".into()),
+                })
+            })
+            .await?;
         }
         Ok(())
     }
