@@ -6,7 +6,8 @@
 //! * [`types`]: bodies of requests and answers, each with a `check` that bounds everything that came in.
 //! * [`error`]: the refusals, their HTTP status, and what a caller does about each.
 //! * [`names`]: names of parts, captures and imports.
-//! * [`machine`]: the worker's side: Standby, Active, Suspended, and which command is new, repeated or stale.
+//! * [`machine`]: the worker's side: Standby, Active, Suspended, which command is new, repeated or stale, and which delta
+//!   fits.
 //! * [`assembly`]: how the slices of an import become parts.
 //!
 //! Integers on the wire are at most [`MAX_INTEGER`]. A field that a reader does not know is ignored, so that a newer
@@ -26,8 +27,8 @@ pub use error::{Disposition, ErrorBody, ErrorCode};
 pub use names::{BadName, Name, PartName};
 pub use types::{
     ActivateRequest, ApplyRequest, CaptureAnswer, CaptureMode, CapturePart, CapturePurpose, CaptureRequest,
-    CaptureSummary, Direction, Info, PartSize, ProcessInfo, Reason, ResumeRequest, SuspendRequest,
-    WorkerState,
+    CaptureSummary, CodeChangeRequest, Consent, ConsentAnswer, ConsentRequest, Direction, Info, PartSize,
+    ProcessInfo, Reason, ResumeRequest, SuspendRequest, WorkerState,
 };
 
 /// Version of the contract that this module describes, as [`Info::contract`] says it.
@@ -74,12 +75,17 @@ pub const DEFAULT_CONTROL: &str = "127.0.0.1:9700";
 
 /// `GET`: [`Info`], within one second, in every state.
 pub const PATH_INFO: &str = "/v1/info";
+/// `POST` [`ConsentRequest`]: [`ConsentAnswer`]. Only for a worker whose [`Info::consent`] is true.
+pub const PATH_CONSENT: &str = "/v1/consent";
 /// `POST` [`SuspendRequest`]: 204 once the state can no longer change.
 pub const PATH_SUSPEND: &str = "/v1/suspend";
 /// `POST` [`ResumeRequest`]: 204.
 pub const PATH_RESUME: &str = "/v1/resume";
 /// `POST` [`CaptureRequest`]: [`CaptureAnswer`], or 204 when nothing changed since `unlessSeq`.
 pub const PATH_CAPTURE: &str = "/v1/capture";
+/// `POST` [`CodeChangeRequest`]: 204 when the worker runs the other code. A worker need not have this call, see
+/// [`error::is_not_offered`].
+pub const PATH_CODE_CHANGE: &str = "/v1/code-change";
 /// `POST` [`ActivateRequest`]: 204.
 pub const PATH_ACTIVATE: &str = "/v1/activate";
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::types::{
-    ActivateRequest, ApplyRequest, CaptureAnswer, CaptureRequest, CaptureSummary, Info, ResumeRequest,
-    SuspendRequest,
+    ActivateRequest, ApplyRequest, CaptureAnswer, CaptureRequest, CaptureSummary, CodeChangeRequest,
+    ConsentRequest, Info, ResumeRequest, SuspendRequest,
 };
 use super::{CONTRACT_VERSION, MAX_INTEGER, MAX_PARTS, MAX_TEXT, MAX_VERSIONS, PartName};
+use crate::id::Seq;
 
 /// A body that breaks a bound of the contract, by the field that does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,19 @@ pub enum Violation {
     /// Two parts of one name.
     #[error("`parts` names `{0}` twice: give each part a name of its own")]
     Duplicate(PartName),
+    /// A delta on another number than the one that was asked for.
+    #[error(
+        "`since` is {0}, which was not asked for: answer with the `since` of the request, or a whole state without"
+    )]
+    Since(Seq),
+    /// A delta that ends before it begins.
+    #[error("`seq` {seq} is below `since` {since}: numbers only grow")]
+    Backwards {
+        /// Number of the state that the delta leads to.
+        seq: Seq,
+        /// Number of the state that it starts from.
+        since: Seq,
+    },
 }
 
 fn integer(field: &'static str, value: u64) -> Result<(), Violation> {
@@ -42,6 +56,14 @@ fn integer(field: &'static str, value: u64) -> Result<(), Violation> {
 
 fn optional(field: &'static str, value: Option<u64>) -> Result<(), Violation> {
     value.map_or(Ok(()), |value| integer(field, value))
+}
+
+/// A delta leads to a state that is no older than the one it starts from.
+fn forwards(since: Option<Seq>, seq: Seq) -> Result<(), Violation> {
+    match since {
+        Some(since) if seq < since => Err(Violation::Backwards { seq, since }),
+        _ => Ok(()),
+    }
 }
 
 fn text(field: &'static str, value: &str) -> Result<(), Violation> {
@@ -131,8 +153,21 @@ impl CaptureAnswer {
         integer("seq", self.seq)?;
         text("vsn", &self.vsn)?;
         optional("since", self.since)?;
+        forwards(self.since, self.seq)?;
         parts(self.parts.iter().map(|part| &part.name))?;
         self.parts.iter().try_for_each(|part| optional("parts.bytes", part.bytes))
+    }
+
+    /// Whether it is within bounds and what `request` asked for: a whole state, or a delta on exactly its `since`.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check_for(&self, request: &CaptureRequest) -> Result<(), Violation> {
+        self.check()?;
+        match self.since {
+            Some(since) if request.since != Some(since) => Err(Violation::Since(since)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -157,8 +192,31 @@ impl ApplyRequest {
         text("vsn", &self.vsn)?;
         integer("seq", self.seq)?;
         optional("since", self.since)?;
+        forwards(self.since, self.seq)?;
         parts(self.parts.iter().map(|part| &part.name))?;
         self.parts.iter().try_for_each(|part| integer("parts.bytes", part.bytes))
+    }
+}
+
+impl ConsentRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        self.forced_at_time.as_deref().map_or(Ok(()), |time| text("forcedAtTime", time))
+    }
+}
+
+impl CodeChangeRequest {
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The first field that is not.
+    pub fn check(&self) -> Result<(), Violation> {
+        integer("epoch", self.epoch.0)?;
+        text("from", &self.from)?;
+        text("to", &self.to)
     }
 }
 

@@ -112,6 +112,13 @@ pub fn clean(message: &str) -> String {
     clean
 }
 
+/// Whether this HTTP status on a call that a worker need not have (`capture`, `consent`, `code-change`) says that it has
+/// none.
+#[must_use]
+pub fn is_not_offered(status: u16) -> bool {
+    matches!(status, 404 | 405 | 501)
+}
+
 /// What a caller does about an answer (rule 8 of the contract).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Disposition {
@@ -133,7 +140,7 @@ impl Disposition {
     pub fn of(status: u16, capture: bool) -> Self {
         match status {
             200..=299 => Self::Done,
-            404 | 405 | 501 if capture => Self::NoState,
+            status if capture && is_not_offered(status) => Self::NoState,
             413 | 422 => Self::Abort,
             429 | 503 => Self::Wait,
             _ => Self::Retry,

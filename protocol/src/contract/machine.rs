@@ -5,12 +5,13 @@
 //!                       ^ import, apply          ^-------resume(e'')-------'
 //! ```
 //!
-//! A command goes through in two steps: first it is asked for (`suspend`, `resume`, `activate`, `apply`), which says
-//! whether there is work to do ([`Step::Run`]) or whether it is already in effect ([`Step::Again`]); then the outcome of
-//! the work is told (`suspended`, `resumed`, `activated`, `applied`). Who runs it does one command's work at a time; only
-//! the draining of requests between `suspend` and [`Machine::drained`] may overlap with other commands.
+//! A command goes through in two steps: first it is asked for (`suspend`, `resume`, `activate`, `apply`, `change_code`),
+//! which says whether there is work to do ([`Step::Run`]) or whether it is already in effect ([`Step::Again`]); then the
+//! outcome of the work is told (`suspended`, `resumed`, `activated`, `applied`, `code_changed`). Who runs it does one
+//! command's work at a time; only the draining of requests between `suspend` and [`Machine::drained`] may overlap with
+//! other commands.
 
-use super::{ApplyRequest, ErrorBody, ErrorCode, Name, WorkerState};
+use super::{ApplyRequest, CodeChangeRequest, ErrorBody, ErrorCode, Name, Reason, WorkerState};
 use crate::id::Epoch;
 
 /// What is left to do for a command that was accepted.
@@ -22,13 +23,24 @@ pub enum Step {
     Again,
 }
 
+/// What a worker can do beyond the least that the contract asks of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It can be captured while it serves ([`super::CaptureMode::Live`]).
+    pub live: bool,
+    /// It takes deltas ([`super::Info::delta_from`]).
+    pub deltas: bool,
+}
+
 /// A worker's state, the highest epoch that it has seen, and the command that used the last one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
+    abilities: Abilities,
     phase: Phase,
     highest: Epoch,
     used: Option<(Command, Epoch)>,
     applied: Option<Applied>,
+    changed: Option<CodeChangeRequest>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +70,13 @@ struct Applied {
 type Answer<T> = Result<T, ErrorBody>;
 
 impl Machine {
+    /// A worker that has just started. [`Machine::default`] is one that is captured only while suspended and takes whole
+    /// states only.
+    #[must_use]
+    pub fn new(abilities: Abilities) -> Self {
+        Self { abilities, ..Self::default() }
+    }
+
     /// What the worker is doing. A worker that is draining is still Active: its state can change.
     #[must_use]
     pub fn state(&self) -> WorkerState {
@@ -153,6 +172,7 @@ impl Machine {
     pub fn resumed(&mut self, epoch: Epoch) {
         if self.phase == Phase::Suspended && self.claim(Command::Resume, epoch).is_ok() {
             self.phase = Phase::Active;
+            self.changed = None;
         }
     }
 
@@ -192,15 +212,52 @@ impl Machine {
     /// `POST /v1/capture`.
     ///
     /// # Errors
-    /// `StaleEpoch`, or `WrongState` unless suspended.
+    /// `StaleEpoch`; `WrongState` in Standby, and while Active unless it can be captured live.
     pub fn capture(&mut self, epoch: Epoch) -> Answer<()> {
         self.see(epoch)?;
         match self.phase {
             Phase::Suspended => Ok(()),
-            Phase::Standby | Phase::Active | Phase::Suspending => {
+            Phase::Active | Phase::Suspending if self.abilities.live => Ok(()),
+            Phase::Active | Phase::Suspending => {
                 Err(self.wrong_state("this worker is captured only while suspended: suspend it first"))
             }
+            Phase::Standby => {
+                Err(self.wrong_state("it has no state of its own to capture: activate it first"))
+            }
         }
+    }
+
+    /// `POST /v1/consent`. Has no epoch and changes nothing.
+    ///
+    /// # Errors
+    /// `WrongState` unless Active: only an owner has anything to consent to.
+    pub fn consent(&self) -> Answer<()> {
+        match self.phase {
+            Phase::Active => Ok(()),
+            Phase::Standby | Phase::Suspending | Phase::Suspended => {
+                Err(self.wrong_state("only a worker that serves is asked for consent"))
+            }
+        }
+    }
+
+    /// `POST /v1/code-change`.
+    ///
+    /// # Errors
+    /// `StaleEpoch`, or `WrongState` unless suspended.
+    pub fn change_code(&mut self, request: &CodeChangeRequest) -> Answer<Step> {
+        self.see(request.epoch)?;
+        match self.phase {
+            Phase::Suspended if self.changed.as_ref() == Some(request) => Ok(Step::Again),
+            Phase::Suspended => Ok(Step::Run),
+            Phase::Standby | Phase::Active | Phase::Suspending => {
+                Err(self.wrong_state("code is changed only under a suspended worker: suspend it first"))
+            }
+        }
+    }
+
+    /// The work of a code change is done: the worker runs the other code.
+    pub fn code_changed(&mut self, request: &CodeChangeRequest) {
+        self.changed = Some(request.clone());
     }
 
     /// `PUT /v1/import/{id}/{part}`.
@@ -219,18 +276,31 @@ impl Machine {
     /// `POST /v1/import/{id}/apply`.
     ///
     /// # Errors
-    /// `StaleEpoch`; `WrongState` unless in Standby; `WrongBase` for a delta, of which this machine knows none.
+    /// `StaleEpoch`; `WrongState` unless in Standby; `WrongBase` for a delta on a state that is not held, or for a state
+    /// to be merged into none.
     pub fn apply(&mut self, import: &Name, request: &ApplyRequest) -> Answer<Step> {
         self.see(request.epoch)?;
         self.upload()?;
-        if let Some(since) = request.since {
-            let message =
-                format!("a delta on {since}: this worker takes whole states only, send one without `since`");
-            return Err(ErrorBody::new(ErrorCode::WrongBase, &message));
+        if self.applied.as_ref().is_some_and(|held| &held.import == import && &held.request == request) {
+            return Ok(Step::Again);
         }
-        let again =
-            self.applied.as_ref().is_some_and(|held| &held.import == import && &held.request == request);
-        Ok(if again { Step::Again } else { Step::Run })
+        let wrong_base = |message: &str| Err(ErrorBody::new(ErrorCode::WrongBase, message));
+        let held = self.applied.as_ref().map(|held| held.request.seq);
+        match (request.since, held) {
+            (Some(since), _) if !self.abilities.deltas => wrong_base(&format!(
+                "a delta on {since}: this worker takes whole states only, send one without `since`"
+            )),
+            (Some(since), None) => wrong_base(&format!(
+                "a delta on {since}: this worker holds no state yet, send a whole one without `since`"
+            )),
+            (Some(since), Some(held)) if held != since => wrong_base(&format!(
+                "a delta on {since}: this worker holds {held}, send a delta on that or a whole state without `since`"
+            )),
+            (None, None) if request.reason == Reason::Merge => {
+                wrong_base("nothing to merge with: apply the process's own state first")
+            }
+            (Some(_), Some(_)) | (None, _) => Ok(Step::Run),
+        }
     }
 
     /// The work of an apply is done: its state is the worker's. Not to be told of a dry run.

@@ -66,7 +66,7 @@ pub enum Reason {
 }
 
 /// What a capture is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum CapturePurpose {
     /// The state leaves for another incarnation.
@@ -107,7 +107,7 @@ pub struct Info {
     pub seq: Seq,
     /// When it can be captured.
     pub capture: CaptureMode,
-    /// Versions whose deltas it takes.
+    /// Versions whose deltas it takes; its own too must be named. Empty: it takes whole states only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delta_from: Vec<String>,
     /// Versions whose states it takes, beside its own.
@@ -116,9 +116,40 @@ pub struct Info {
     /// Its load, in a unit of its choice that is the same for all workers of a hub.
     #[serde(default)]
     pub load: u64,
-    /// Whether it wants to be asked before it is moved.
+    /// Whether it wants to be asked before it is moved (`POST /v1/consent`).
     #[serde(default)]
     pub consent: bool,
+}
+
+/// Body of `POST /v1/consent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ConsentRequest {
+    /// For what it would be suspended.
+    pub reason: Reason,
+    /// From when on it is no longer asked, as RFC 3339 has it; absent when it is always asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forced_at_time: Option<String>,
+}
+
+/// Whether a worker may be moved now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Consent {
+    /// Yes.
+    Ready,
+    /// Not now: ask again. Whatever a reader does not know means this, and so does no answer.
+    #[serde(other)]
+    Defer,
+}
+
+/// Answer of `POST /v1/consent`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConsentAnswer {
+    /// The answer.
+    pub answer: Consent,
 }
 
 /// Body of `POST /v1/suspend`.
@@ -148,7 +179,8 @@ pub struct CaptureRequest {
     pub epoch: Epoch,
     /// What for.
     pub purpose: CapturePurpose,
-    /// Only the changes after this `seq` are wanted. A worker without deltas answers with the whole state.
+    /// Only the changes after this `seq` are wanted, which was captured from or applied to this very `instance`. A
+    /// worker that cannot tell them any more, or never could, answers with the whole state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Seq>,
     /// Answer 204 if the state's `seq` is still this one.
@@ -171,14 +203,15 @@ pub struct CapturePart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CaptureAnswer {
-    /// Name of the capture; its parts stay readable until it is deleted or the worker is resumed.
+    /// Name of the capture; its parts stay readable until it is deleted, another of the same purpose is made, or the
+    /// worker is resumed.
     pub capture: Name,
     /// The state's number at that point.
     pub seq: Seq,
     /// Version of the code that wrote it.
     #[serde(default)]
     pub vsn: String,
-    /// Present if the parts are a delta on exactly this `seq`.
+    /// Present if the parts are a delta on exactly this `seq`, which is the one that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Seq>,
     /// The parts, at most [`super::MAX_PARTS`], each name once. None at all is an empty state, and still a state.
@@ -233,6 +266,26 @@ pub struct ApplyRequest {
     /// Say whether it could be accepted, and change nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Body of `POST /v1/code-change`: the suspended worker takes up other code, with the state that it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CodeChangeRequest {
+    /// The epoch of the suspend.
+    pub epoch: Epoch,
+    /// Version of the code that the worker runs now.
+    #[serde(default)]
+    pub from: String,
+    /// Version of the code that it is to run.
+    pub to: String,
+    /// Whether `to` is newer or older than `from`.
+    #[serde(default)]
+    pub direction: Direction,
+    /// What the hub's upgrade passes to the code change; null otherwise.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Object, nullable))]
+    pub extra: Value,
 }
 
 /// What a worker is told about its process.

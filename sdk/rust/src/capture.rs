@@ -1,4 +1,4 @@
-//! A state on its way out: the parts of the one capture that is held, and how much of each was given out.
+//! A state on its way out: the parts of the captures that are held, and how much of each was given out.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -10,18 +10,20 @@ use axum::body::HttpBody;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use processhub_protocol::contract::{
-    CaptureAnswer, CapturePart, CaptureSummary, ErrorBody, ErrorCode, MAX_PARTS, Name, PartName, PartSize,
+    CaptureAnswer, CapturePart, CapturePurpose, CaptureSummary, ErrorBody, ErrorCode, MAX_PARTS, Name,
+    PartName, PartSize,
 };
-use processhub_protocol::id::Seq;
 use tokio::sync::mpsc;
 
-use crate::part::{Part, PartSource};
+use crate::part::PartSource;
+use crate::tracked::Snapshot;
 
-/// The captures of a worker: at most one that can be read, and the counts of the one that was deleted last.
+/// The captures of a worker: for each purpose at most one that can be read, and the counts of the one that was deleted
+/// last. A move and a checkpoint do not get into each other's way.
 #[derive(Default)]
 pub(crate) struct Captures {
-    held: Option<Held>,
-    deleted: Option<(Name, CaptureSummary)>,
+    held: BTreeMap<CapturePurpose, Held>,
+    deleted: BTreeMap<CapturePurpose, (Name, CaptureSummary)>,
     count: u64,
 }
 
@@ -38,19 +40,20 @@ struct Out {
 }
 
 impl Captures {
-    /// The capture that is held, if any: the same state is captured once.
-    pub(crate) fn held(&self) -> Option<&CaptureAnswer> {
-        self.held.as_ref().map(|held| &held.answer)
+    /// The capture that is held for that purpose, if any: the same state is captured once.
+    pub(crate) fn held(&self, purpose: CapturePurpose) -> Option<&CaptureAnswer> {
+        self.held.get(&purpose).map(|held| &held.answer)
     }
 
-    /// Holds a new capture in place of any other.
+    /// Holds a new capture in place of any other of that purpose.
     pub(crate) fn hold(
         &mut self,
+        purpose: CapturePurpose,
         instance: &str,
         vsn: String,
-        seq: Seq,
-        parts: Vec<Part>,
+        snapshot: Snapshot,
     ) -> Result<CaptureAnswer, ErrorBody> {
+        let Snapshot { seq, since, parts } = snapshot;
         if parts.len() > MAX_PARTS {
             let message =
                 format!("the worker captured {} parts, at most {MAX_PARTS} are allowed", parts.len());
@@ -60,7 +63,7 @@ impl Captures {
         let name = format!("{instance}-{}", self.count);
         let capture =
             name.parse().map_err(|_| ErrorBody::new(ErrorCode::Internal, "the capture got a bad name"))?;
-        let mut answer = CaptureAnswer { capture, seq, vsn, since: None, parts: Vec::new() };
+        let mut answer = CaptureAnswer { capture, seq, vsn, since, parts: Vec::new() };
         let mut held = BTreeMap::new();
         for part in parts {
             let (name, source) = (part.name().clone(), Arc::clone(part.source()));
@@ -70,13 +73,13 @@ impl Captures {
                 return Err(ErrorBody::new(ErrorCode::Internal, &message));
             }
         }
-        self.held = Some(Held { answer: answer.clone(), parts: held });
+        self.held.insert(purpose, Held { answer: answer.clone(), parts: held });
         Ok(answer)
     }
 
     /// The bytes of one part.
     pub(crate) fn read(&self, capture: &Name, part: &PartName) -> Result<PartBody, ErrorBody> {
-        let held = self.held.as_ref().filter(|held| &held.answer.capture == capture);
+        let held = self.held.values().find(|held| &held.answer.capture == capture);
         let out = held.and_then(|held| held.parts.get(part)).cloned();
         out.map(PartBody::start).ok_or_else(|| {
             let message =
@@ -87,17 +90,19 @@ impl Captures {
 
     /// Forgets a capture and says how long its parts were.
     pub(crate) fn delete(&mut self, capture: &Name) -> Result<CaptureSummary, ErrorBody> {
-        if let Some(held) = self.held.take_if(|held| &held.answer.capture == capture) {
+        let purpose = self.held.iter().find(|(_, held)| &held.answer.capture == capture);
+        let purpose = purpose.map(|(purpose, _)| *purpose);
+        if let Some((purpose, held)) = purpose.and_then(|purpose| self.held.remove_entry(&purpose)) {
             let size = |(name, out): (PartName, Out)| PartSize {
                 name,
                 bytes: out.source.size().unwrap_or_else(|| out.given.load(Ordering::Relaxed)),
             };
-            self.deleted =
-                Some((capture.clone(), CaptureSummary { parts: held.parts.into_iter().map(size).collect() }));
+            let summary = CaptureSummary { parts: held.parts.into_iter().map(size).collect() };
+            self.deleted.insert(purpose, (capture.clone(), summary));
         }
-        match &self.deleted {
-            Some((name, summary)) if name == capture => Ok(summary.clone()),
-            _ => {
+        match self.deleted.values().find(|(name, _)| name == capture) {
+            Some((_, summary)) => Ok(summary.clone()),
+            None => {
                 let message = format!("no capture `{capture}`: the worker has restarted or resumed since");
                 Err(ErrorBody::new(ErrorCode::NotFound, &message))
             }
@@ -106,7 +111,7 @@ impl Captures {
 
     /// The state may change from now on.
     pub(crate) fn clear(&mut self) {
-        self.held = None;
+        self.held.clear();
     }
 }
 

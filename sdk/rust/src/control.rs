@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use processhub_protocol::contract::{
-    ActivateRequest, ApplyRequest, CaptureAnswer, CaptureRequest, CaptureSummary, ErrorBody, ErrorCode, Info,
-    MAX_CONTROL_REQUEST, MAX_SLICE, Name, PartName, ResumeRequest, SuspendRequest, Violation,
+    ActivateRequest, ApplyRequest, CaptureAnswer, CaptureRequest, CaptureSummary, CodeChangeRequest,
+    ConsentAnswer, ConsentRequest, ErrorBody, ErrorCode, Info, MAX_CONTROL_REQUEST, MAX_SLICE, Name,
+    PartName, ResumeRequest, SuspendRequest, Violation,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -58,7 +59,15 @@ macro_rules! checked {
     };
 }
 
-checked!(SuspendRequest, ResumeRequest, CaptureRequest, ApplyRequest, ActivateRequest);
+checked!(
+    ConsentRequest,
+    SuspendRequest,
+    ResumeRequest,
+    CaptureRequest,
+    ApplyRequest,
+    CodeChangeRequest,
+    ActivateRequest
+);
 
 impl<T: Check, S: Send + Sync> FromRequest<S> for Checked<T> {
     type Rejection = Refused;
@@ -84,6 +93,7 @@ struct Offset {
 pub(crate) fn routes<W: Worker>(core: Arc<Core<W>>) -> Router {
     Router::new()
         .route("/v1/info", get(info::<W>))
+        .route("/v1/consent", post(consent::<W>))
         .route("/v1/suspend", post(suspend::<W>))
         .route("/v1/resume", post(resume::<W>))
         .route("/v1/capture", post(capture::<W>))
@@ -92,6 +102,7 @@ pub(crate) fn routes<W: Worker>(core: Arc<Core<W>>) -> Router {
         .route("/v1/import/{id}", axum::routing::delete(delete_import::<W>))
         .route("/v1/import/{id}/apply", post(apply::<W>).put(put_part_named_apply::<W>))
         .route("/v1/import/{id}/{part}", put(put_part::<W>))
+        .route("/v1/code-change", post(change_code::<W>))
         .route("/v1/activate", post(activate::<W>))
         .method_not_allowed_fallback(async || {
             let message = "this call has another method in version 1 of the contract";
@@ -107,6 +118,18 @@ pub(crate) fn routes<W: Worker>(core: Arc<Core<W>>) -> Router {
 #[cfg_attr(test, utoipa::path(get, path = "/v1/info", responses((status = 200, description = "As asked", body = Info))))]
 async fn info<W: Worker>(State(core): State<Arc<Core<W>>>) -> Json<Info> {
     Json(core.info())
+}
+
+/// Asks whether the process may be moved now. Only for a worker whose info says `consent`; no answer means Defer.
+#[cfg_attr(test, utoipa::path(post, path = "/v1/consent", request_body = ConsentRequest, responses(
+    (status = 200, description = "Ready or Defer", body = ConsentAnswer),
+    (status = 404, description = "This worker does not ask to be asked", body = ErrorBody),
+    (status = 409, description = "WrongState", body = ErrorBody))))]
+async fn consent<W: Worker>(
+    State(core): State<Arc<Core<W>>>,
+    Checked(body): Checked<ConsentRequest>,
+) -> Result<Json<ConsentAnswer>, Refused> {
+    Ok(Json(core.consent(body).await?))
 }
 
 /// Stops serving. 204 once the state can no longer change.
@@ -133,7 +156,7 @@ async fn resume<W: Worker>(
 
 /// Takes the state as it is now, at one point in time over all parts.
 #[cfg_attr(test, utoipa::path(post, path = "/v1/capture", request_body = CaptureRequest, responses(
-    (status = 200, description = "As asked", body = CaptureAnswer), (status = 204, description = "Unchanged since `unlessSeq`"),
+    (status = 200, description = "The state, or the changes after `since`", body = CaptureAnswer), (status = 204, description = "Unchanged since `unlessSeq`"),
     (status = 409, description = "StaleEpoch, WrongState", body = ErrorBody),
     (status = 501, description = "This worker has no state", body = ErrorBody))))]
 async fn capture<W: Worker>(
@@ -234,6 +257,19 @@ async fn delete_import<W: Worker>(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refused> {
     core.delete_import(capture_name(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes up other code in the running, suspended worker. A worker need not have this call (404, 405, 501).
+#[cfg_attr(test, utoipa::path(post, path = "/v1/code-change", request_body = CodeChangeRequest, responses(
+    (status = 204, description = "Done, or done before"), (status = 409, description = "StaleEpoch, WrongState", body = ErrorBody),
+    (status = 404, description = "This worker cannot change its code while it runs", body = ErrorBody),
+    (status = 422, description = "Refused; code and state are what they were", body = ErrorBody))))]
+async fn change_code<W: Worker>(
+    State(core): State<Arc<Core<W>>>,
+    Checked(body): Checked<CodeChangeRequest>,
+) -> Result<StatusCode, Refused> {
+    core.change_code(body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

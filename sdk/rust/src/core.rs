@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use bytes::Bytes;
-use processhub_protocol::contract::machine::Step;
+use processhub_protocol::contract::machine::{Abilities, Machine, Step};
 use processhub_protocol::contract::{
     ActivateRequest, ApplyRequest, CONTRACT_VERSION, CaptureAnswer, CaptureMode, CaptureRequest,
-    CaptureSummary, ErrorBody, ErrorCode, Info, Name, PartName, ResumeRequest, SuspendRequest,
+    CaptureSummary, CodeChangeRequest, ConsentAnswer, ConsentRequest, ErrorBody, ErrorCode, Info, Name,
+    PartName, Reason, ResumeRequest, SuspendRequest,
 };
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::capture::{Captures, PartBody};
 use crate::gate::Gate;
-use crate::import::Import;
-use crate::worker::{Activation, ApplyContext, Worker};
+use crate::import::{Import, Imported};
+use crate::tracked::Snapshot;
+use crate::worker::{Activation, ApplyContext, CodeChange, OldVsn, Refusal, Worker};
 
 /// A worker with everything that the contract asks of it.
 pub(crate) struct Core<W> {
@@ -38,10 +40,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<W: Worker> Core<W> {
     pub(crate) fn new(worker: Arc<W>) -> Arc<Self> {
         let random = || RandomState::new().build_hasher().finish();
+        let tracked = worker.tracked().is_some();
+        let counting = Arc::clone(&worker);
+        let numbers = Box::new(move || counting.tracked().map(|tracked| tracked.number()));
         Arc::new(Self {
             worker,
             instance: format!("{:016x}{:016x}", random(), random()),
-            gate: Arc::new(Gate::new()),
+            gate: Arc::new(Gate::new(Machine::new(Abilities { live: tracked, deltas: tracked }), numbers)),
             import: Mutex::default(),
             captures: Mutex::default(),
             one_at_a_time: Arc::default(),
@@ -70,19 +75,35 @@ impl<W: Worker> Core<W> {
 
     pub(crate) fn info(&self) -> Info {
         let (state, epoch) = self.gate.machine(|machine| (machine.state(), machine.epoch()));
+        let vsn = self.worker.vsn();
+        let (capture, delta_from) = match self.worker.tracked() {
+            Some(_) => (CaptureMode::Live, vec![vsn.clone()]),
+            None => (CaptureMode::Suspended, Vec::new()),
+        };
         Info {
             contract: CONTRACT_VERSION,
             instance: self.instance.clone(),
-            vsn: self.worker.vsn(),
+            vsn,
             state,
             epoch,
             seq: self.gate.seq(),
-            capture: CaptureMode::Suspended,
-            delta_from: Vec::new(),
+            capture,
+            delta_from,
             accepts_from: self.worker.accepts_from(),
             load: self.worker.load(),
-            consent: false,
+            consent: self.worker.asks_consent(),
         }
+    }
+
+    pub(crate) async fn consent(self: &Arc<Self>, request: ConsentRequest) -> Answer<ConsentAnswer> {
+        if !self.worker.asks_consent() {
+            return Err(Refusal::not_offered("this worker does not ask to be asked: just move it").0);
+        }
+        self.alone(move |core| {
+            core.gate.machine(|machine| machine.consent())?;
+            Ok(ConsentAnswer { answer: core.worker.consent(&request) })
+        })
+        .await
     }
 
     pub(crate) async fn suspend(self: &Arc<Self>, request: SuspendRequest) -> Answer<()> {
@@ -119,16 +140,62 @@ impl<W: Worker> Core<W> {
     /// `None`: nothing changed since `unlessSeq`.
     pub(crate) async fn capture(self: &Arc<Self>, request: CaptureRequest) -> Answer<Option<CaptureAnswer>> {
         self.alone(move |core| {
-            core.gate.machine(|machine| machine.capture(request.epoch))?;
-            let seq = core.gate.seq();
-            if request.unless_seq == Some(seq) {
+            let CaptureRequest { epoch, purpose, since, unless_seq } = request;
+            core.gate.machine(|machine| machine.capture(epoch))?;
+            core.worker.before_capture(purpose).map_err(|refusal| refusal.0)?;
+            let (seq, tracked) = match core.worker.tracked() {
+                None => (core.gate.seq(), None),
+                Some(tracked) => {
+                    let snapshot = tracked.snapshot(since).map_err(|refusal| refusal.0)?;
+                    (snapshot.seq, Some(snapshot))
+                }
+            };
+            if unless_seq == Some(seq) {
                 return Ok(None);
             }
-            if let Some(held) = lock(&core.captures).held() {
-                return Ok(Some(held.clone()));
+            let delta_on = tracked.as_ref().and_then(|snapshot| snapshot.since);
+            let held = lock(&core.captures).held(purpose).cloned();
+            if let Some(held) = held.filter(|held| (held.seq, held.since) == (seq, delta_on)) {
+                return Ok(Some(held));
             }
-            let parts = core.worker.capture().map_err(|refusal| refusal.0)?;
-            lock(&core.captures).hold(&core.instance, core.worker.vsn(), seq, parts).map(Some)
+            let snapshot = match tracked {
+                Some(snapshot) => snapshot,
+                None => {
+                    let parts = core.worker.capture().map_err(|refusal| refusal.0)?;
+                    Snapshot { seq, since: None, parts }
+                }
+            };
+            lock(&core.captures).hold(purpose, &core.instance, core.worker.vsn(), snapshot).map(Some)
+        })
+        .await
+    }
+
+    pub(crate) async fn change_code(self: &Arc<Self>, request: CodeChangeRequest) -> Answer<()> {
+        self.alone(move |core| {
+            if core.gate.machine(|machine| machine.change_code(&request))? == Step::Again {
+                return Ok(());
+            }
+            let CodeChangeRequest { from, to, direction, extra, .. } = request.clone();
+            let own = core.worker.vsn();
+            if from != own {
+                let message = format!("this worker is `{own}`, not `{from}`: ask GET /v1/info first");
+                return Err(ErrorBody::new(ErrorCode::CannotAccept, &message));
+            }
+            let change = CodeChange { from: OldVsn::new(direction, &from), to: to.clone(), extra };
+            core.worker.change_code(&change).map_err(|refusal| refusal.0)?;
+            // What was captured is the state as the other code had it.
+            lock(&core.captures).clear();
+            match core.worker.tracked() {
+                Some(tracked) => tracked.renew(),
+                None => drop(core.gate.advance()),
+            }
+            let own = core.worker.vsn();
+            if own != to {
+                let message = format!("`change_code` was done, and `vsn` says `{own}` instead of `{to}`");
+                return Err(ErrorBody::new(ErrorCode::Internal, &message));
+            }
+            core.gate.machine(|machine| machine.code_changed(&request));
+            Ok(())
         })
         .await
     }
@@ -164,31 +231,67 @@ impl<W: Worker> Core<W> {
             if core.gate.machine(|machine| machine.apply(&import, &request))? == Step::Again {
                 return Ok(());
             }
-            core.accepts(&request.vsn)?;
+            core.accepts(&request)?;
             let imported = lock(&core.import).complete(&import, &request.parts)?;
-            let context = ApplyContext {
-                epoch: request.epoch,
-                reason: request.reason,
-                vsn: request.vsn.clone(),
-                direction: request.direction,
-                extra: request.extra.clone(),
-                seq: request.seq,
-            };
-            let state = core.worker.decode(&imported, &context).map_err(|refusal| refusal.0)?;
-            if request.dry_run {
-                return Ok(());
+            core.take(imported, &request).map_err(|refusal| refusal.0)?;
+            if !request.dry_run {
+                // The bytes have done their duty, and would stand beside the state until it is activated.
+                lock(&core.import).delete(&import);
+                core.gate.machine(|machine| machine.applied(&import, &request));
             }
-            core.worker.install(state);
-            core.gate.set_seq(request.seq);
-            core.gate.machine(|machine| machine.applied(&import, &request));
             Ok(())
         })
         .await
     }
 
-    fn accepts(&self, vsn: &str) -> Answer<()> {
+    /// Makes what came in the worker's state, or for a trial sees whether it could be.
+    fn take(&self, imported: Imported, request: &ApplyRequest) -> Result<(), Refusal> {
+        let context = ApplyContext {
+            epoch: request.epoch,
+            reason: request.reason,
+            vsn: request.vsn.clone(),
+            direction: request.direction,
+            extra: request.extra.clone(),
+            seq: request.seq,
+        };
+        self.worker.accept(&context)?;
+        let whole = request.since.is_none();
+        let other_code = whole && (request.vsn != self.worker.vsn() || request.reason == Reason::CodeChange);
+        let imported = if other_code {
+            let from = OldVsn::new(request.direction, &request.vsn);
+            self.worker.code_change(&from, imported, &request.extra)?
+        } else {
+            imported
+        };
+        let merge = request.reason == Reason::Merge;
+        if let Some(tracked) = self.worker.tracked() {
+            let install = tracked.stage(&imported, request.since, merge)?;
+            if !request.dry_run {
+                install(request.seq);
+            }
+            return Ok(());
+        }
+        let mut state = self.worker.decode(&imported, &context)?;
+        if merge {
+            state = self.worker.merge(state)?;
+        }
+        if !request.dry_run {
+            self.worker.install(state);
+            self.gate.set_seq(request.seq);
+        }
+        Ok(())
+    }
+
+    fn accepts(&self, request: &ApplyRequest) -> Answer<()> {
+        let vsn = &request.vsn;
         let (own, others) = (self.worker.vsn(), self.worker.accepts_from());
-        if vsn == own || others.iter().any(|known| known == vsn) {
+        if request.since.is_some() && *vsn != own {
+            let message = format!(
+                "a delta of version `{vsn}`: this worker is `{own}`, send a whole state without `since`"
+            );
+            return Err(ErrorBody::new(ErrorCode::WrongBase, &message));
+        }
+        if *vsn == own || others.iter().any(|known| known == vsn) {
             return Ok(());
         }
         let message = format!(

@@ -8,7 +8,7 @@ use processhub_protocol::contract::assembly::{Assembly, Place};
 use processhub_protocol::contract::{ErrorBody, ErrorCode, Name, PartName, PartSize};
 use serde::de::DeserializeOwned;
 
-use crate::part::PartSource;
+use crate::part::{Part, PartSource};
 use crate::worker::{Refusal, Worker};
 
 /// Takes the bytes of one part, in order.
@@ -41,7 +41,8 @@ impl ImportSink for MemorySink {
     }
 }
 
-/// A whole state that came in.
+/// A state that came in, or a delta of one.
+#[derive(Default)]
 pub struct Imported {
     parts: BTreeMap<PartName, Arc<dyn PartSource>>,
 }
@@ -57,10 +58,32 @@ impl Imported {
     /// # Errors
     /// `CannotAccept` if there is none of that name.
     pub fn part(&self, name: &str) -> Result<&dyn PartSource, Refusal> {
+        self.find(name).ok_or_else(|| Refusal::cannot_accept(&format!("the state has no part `{name}`")))
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&dyn PartSource> {
         let found = self.parts.iter().find(|(known, _)| known.as_str() == name);
-        found
-            .map(|(_, source)| source.as_ref())
-            .ok_or_else(|| Refusal::cannot_accept(&format!("the state has no part `{name}`")))
+        found.map(|(_, source)| source.as_ref())
+    }
+
+    /// Puts a part in place of the one of that name, if there is one.
+    pub fn set(&mut self, part: Part) {
+        self.parts.insert(part.name().clone(), Arc::clone(part.source()));
+    }
+
+    /// Removes a part; false if there was none of that name.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.parts.len();
+        self.parts.retain(|known, _| known.as_str() != name);
+        self.parts.len() < before
+    }
+
+    /// The rows of a part that a [`crate::Table`] or [`Part::rows`] wrote, in memory.
+    ///
+    /// # Errors
+    /// As [`Imported::json`].
+    pub fn rows<K: DeserializeOwned, V: DeserializeOwned>(&self, name: &str) -> Result<Vec<(K, V)>, Refusal> {
+        crate::tracked::rows_of(self.part(name)?).map_err(|refusal| refusal.about(&format!("part `{name}`")))
     }
 
     /// One part as a whole, in memory.

@@ -59,6 +59,7 @@ mod import;
 mod openapi;
 mod part;
 mod server;
+mod tracked;
 mod worker;
 
 pub use axum;
@@ -66,7 +67,10 @@ pub use bytes::Bytes;
 pub use config::{Config, ConfigError};
 pub use import::{ImportSink, Imported, MemorySink};
 pub use part::{Part, PartSource, Pieces};
-pub use processhub_protocol::contract::{Direction, Name, PartName, ProcessInfo, Reason, WorkerState};
+pub use processhub_protocol::contract::{
+    CapturePurpose, Consent, ConsentRequest, Direction, Name, PartName, ProcessInfo, Reason, WorkerState,
+};
 pub use processhub_protocol::id::{Epoch, Seq};
 pub use server::{RunError, Server, run};
-pub use worker::{Activation, ApplyContext, Refusal, Worker};
+pub use tracked::{Blob, Key, Record, Table, Tables, Track, Tracked, TrackedPart, Value};
+pub use worker::{Activation, ApplyContext, CodeChange, OldVsn, Refusal, Worker};

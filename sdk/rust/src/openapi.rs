@@ -16,6 +16,7 @@ use crate::control;
     ),
     paths(
         control::info,
+        control::consent,
         control::suspend,
         control::resume,
         control::capture,
@@ -24,6 +25,7 @@ use crate::control;
         control::put_part,
         control::apply,
         control::delete_import,
+        control::change_code,
         control::activate,
     )
 )]
@@ -54,6 +56,8 @@ fn every_call_of_the_contract_is_in_the_document() {
         contract::PATH_RESUME,
         contract::PATH_CAPTURE,
         contract::PATH_ACTIVATE,
+        contract::PATH_CONSENT,
+        contract::PATH_CODE_CHANGE,
         "/v1/capture/{id}",
         "/v1/capture/{id}/{part}",
         "/v1/import/{id}",
@@ -62,7 +66,7 @@ fn every_call_of_the_contract_is_in_the_document() {
     ] {
         assert!(paths.contains(&path), "{path} of {paths:?}");
     }
-    assert_eq!(paths.len(), 10);
+    assert_eq!(paths.len(), 12);
     let text = serde_json::to_value(&document).unwrap();
     for (path, calls) in text["paths"].as_object().unwrap() {
         for call in calls.as_object().unwrap().values() {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::worker::Refusal;
 
 /// Bytes that [`Bytes`] is cut into when it is read.
-const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// The bytes of a part in order. It is iterated on a thread that may block.
 pub type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
@@ -74,6 +74,23 @@ impl Part {
         let bytes = serde_json::to_vec(value)
             .map_err(|error| Refusal::internal(&format!("part `{name}` cannot be written: {error}")))?;
         Self::new(name, Bytes::from(bytes))
+    }
+
+    /// A part that holds the rows of a [`crate::Table`]: for [`crate::Worker::code_change`].
+    ///
+    /// # Errors
+    /// As [`Part::json`].
+    pub fn rows<K: Serialize, V: Serialize>(
+        name: &str,
+        rows: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self, Refusal> {
+        let pieces = crate::tracked::pieces_of(rows)
+            .map_err(|error| Refusal::internal(&format!("part `{name}` cannot be written: {error}")))?;
+        Self::new(name, pieces)
+    }
+
+    pub(crate) fn of(name: &str, source: Arc<dyn PartSource>) -> Result<Self, Refusal> {
+        Ok(Self { source, ..Self::new(name, Bytes::new())? })
     }
 
     /// Its name.

@@ -1,28 +1,44 @@
 //! The trait that a worker implements.
 
-use processhub_protocol::contract::{Direction, ErrorBody, ErrorCode, PartName, ProcessInfo, Reason};
+use processhub_protocol::contract::error::clean;
+use processhub_protocol::contract::{
+    CapturePurpose, Consent, ConsentRequest, Direction, ErrorBody, ErrorCode, PartName, ProcessInfo, Reason,
+};
 use processhub_protocol::id::{Epoch, Seq};
 use serde_json::Value;
 
 use crate::import::{ImportSink, Imported, MemorySink};
 use crate::part::Part;
+use crate::tracked::Track;
 
 /// Holds the state of one process.
 ///
+/// The state is kept in one of three ways: in a [`crate::Tracked`] (see [`Worker::tracked`]), by methods of one's own
+/// ([`Worker::capture`], [`Worker::decode`], [`Worker::install`]), or not at all.
+///
 /// The methods are called one at a time, on a thread that may block, so that they may compute for as long as they need
 /// without keeping the worker from answering `GET /v1/info`. Clients' requests never run at the same time as
-/// [`Worker::capture`], [`Worker::install`] or the hooks.
+/// [`Worker::capture`], [`Worker::install`], [`Worker::change_code`] or the hooks, except [`Worker::before_capture`] and
+/// [`Worker::consent`], which are called while clients are served too.
 pub trait Worker: Send + Sync + 'static {
-    /// A whole state, decoded and ready to take the place of the present one. `()` for a worker without a state.
+    /// A whole state, decoded and ready to take the place of the present one. `()` for a worker without a state, and for
+    /// one whose state is tracked.
     type State: Send;
+
+    /// The state, if it is a [`crate::Tracked`]. Then `capture`, `decode`, `install` and `merge` are never called: the
+    /// worker is captured while it serves, gives and takes deltas, and numbers its answers, by itself. It is asked for
+    /// at the start: always the same.
+    fn tracked(&self) -> Option<&dyn Track> {
+        None
+    }
 
     /// Version of the code, as `spec.vsn` of the hub has it.
     fn vsn(&self) -> String {
         String::new()
     }
 
-    /// Versions of the code, beside this one, whose states [`Worker::decode`] understands. A state of any other version is
-    /// refused before it is decoded.
+    /// Versions of the code, beside this one, whose states this code takes, by [`Worker::code_change`] or as they are. A
+    /// state of any other version is refused.
     fn accepts_from(&self) -> Vec<String> {
         Vec::new()
     }
@@ -30,6 +46,15 @@ pub trait Worker: Send + Sync + 'static {
     /// The worker's load, in a unit that is the same for all workers of the hub. Called often; must be quick.
     fn load(&self) -> u64 {
         0
+    }
+
+    /// A capture is about to be taken: the moment to bring what is buffered into the state. Called in every capture, also
+    /// while clients are served.
+    ///
+    /// # Errors
+    /// What is told to the sidecar: nothing was captured.
+    fn before_capture(&self, _: CapturePurpose) -> Result<(), Refusal> {
+        Ok(())
     }
 
     /// The state as it is now, in parts with different names. The worker is suspended: nothing changes it.
@@ -48,8 +73,27 @@ pub trait Worker: Send + Sync + 'static {
         Ok(Box::<MemorySink>::default())
     }
 
-    /// Makes a state out of what came in, converting it from the version that wrote it (`context.vsn`), without
-    /// touching the present one: it is called for a mere trial too.
+    /// Whether this worker takes a state at all, before a byte of it is looked at.
+    ///
+    /// # Errors
+    /// What is told to the sidecar; [`Refusal::cannot_accept`] aborts the move and leaves the old owner in charge.
+    fn accept(&self, _: &ApplyContext) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Converts the parts of a state that another version of the code has written into those that this version writes:
+    /// OTP's `code_change(old_vsn | {down, vsn}, state, extra)`. Called when the version differs or the reason is
+    /// `CodeChange`, before the state is decoded, for a mere trial too: it must touch nothing but `state`. The default
+    /// takes it as it is.
+    ///
+    /// # Errors
+    /// What is told to the sidecar; [`Refusal::cannot_accept`] leaves the old code with the old state in charge.
+    fn code_change(&self, _from: &OldVsn, state: Imported, _extra: &Value) -> Result<Imported, Refusal> {
+        Ok(state)
+    }
+
+    /// Makes a state out of what came in, as this version writes it, without touching the present one: it is called for a
+    /// mere trial too.
     ///
     /// # Errors
     /// What is told to the sidecar; [`Refusal::cannot_accept`] aborts the move and leaves the old owner in charge.
@@ -59,6 +103,36 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Replaces the state by a decoded one.
     fn install(&self, _state: Self::State) {}
+
+    /// What the state is to be, of the present one and that of another incarnation of the same process, after a division
+    /// of the cluster (reason `Merge`). It must not touch the present one: it is called for a mere trial too.
+    ///
+    /// # Errors
+    /// As [`Worker::decode`]; the default refuses.
+    fn merge(&self, _other: Self::State) -> Result<Self::State, Refusal> {
+        Err(Refusal::cannot_accept("this worker does not merge two states: implement `merge`"))
+    }
+
+    /// Takes up other code without a restart (strategy `Live`), with the state as that code has it. The worker is
+    /// suspended. Afterwards [`Worker::vsn`] is `change.to`.
+    ///
+    /// # Errors
+    /// What is told to the sidecar; the old code goes on with the old state, so it must be there still. The default says
+    /// that this worker cannot.
+    fn change_code(&self, _change: &CodeChange) -> Result<(), Refusal> {
+        Err(Refusal::not_offered("this worker cannot change its code while it runs: use another strategy"))
+    }
+
+    /// Whether [`Worker::consent`] is to be asked before the process is moved. Always the same.
+    fn asks_consent(&self) -> bool {
+        false
+    }
+
+    /// Whether the process may be moved now; [`Consent::Defer`] asks for another time, within the bounds of the hub's
+    /// `migration.consent`. Clients are being served.
+    fn consent(&self, _ask: &ConsentRequest) -> Consent {
+        Consent::Ready
+    }
 
     /// Begins with an initial state. The default keeps what the worker was made with.
     ///
@@ -86,6 +160,37 @@ pub trait Worker: Send + Sync + 'static {
 
     /// The worker serves again after a suspend: undo what [`Worker::suspend`] did.
     fn resume(&self) {}
+}
+
+/// Which code wrote a state, seen from the code that takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OldVsn {
+    /// Older code, or the same: OTP's `old_vsn`.
+    Up(String),
+    /// Newer code, the state goes back: OTP's `{down, vsn}`.
+    Down(String),
+}
+
+impl OldVsn {
+    /// From the two fields of the wire.
+    #[must_use]
+    pub fn new(direction: Direction, vsn: &str) -> Self {
+        match direction {
+            Direction::Up => Self::Up(vsn.to_owned()),
+            Direction::Down => Self::Down(vsn.to_owned()),
+        }
+    }
+}
+
+/// What a worker is asked in [`Worker::change_code`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeChange {
+    /// The version that the worker is, and whether the other one is newer or older.
+    pub from: OldVsn,
+    /// The version that it is to be.
+    pub to: String,
+    /// What the hub's upgrade passes to the code change; null otherwise.
+    pub extra: Value,
 }
 
 /// What a state that came in is, and why it came.
@@ -145,6 +250,12 @@ impl Refusal {
         Self(ErrorBody::new(ErrorCode::TooLarge, message))
     }
 
+    /// This worker does not have the call (404).
+    #[must_use]
+    pub fn not_offered(message: &str) -> Self {
+        Self(ErrorBody::new(ErrorCode::NotFound, message))
+    }
+
     /// Not now (503); the sidecar asks again while there is time.
     #[must_use]
     pub fn busy(message: &str) -> Self {
@@ -155,6 +266,11 @@ impl Refusal {
     #[must_use]
     pub fn internal(message: &str) -> Self {
         Self(ErrorBody::new(ErrorCode::Internal, message))
+    }
+
+    /// The same, with the thing that it is about before its message.
+    pub(crate) fn about(self, thing: &str) -> Self {
+        Self(ErrorBody { message: clean(&format!("{thing}: {}", self.0.message)), ..self.0 })
     }
 }
 

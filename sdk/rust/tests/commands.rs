@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What comes of each call in each state: a status, and for a refusal its code.
-const TABLE: [(&str, [(u16, &str); 3]); 10] = [
+const TABLE: [(&str, [(u16, &str); 3]); 12] = [
     ("info", [(200, ""), (200, ""), (200, "")]),
     ("suspend", [(409, "WrongState"), (204, ""), (204, "")]),
     ("resume", [(409, "WrongState"), (204, ""), (204, "")]),
@@ -19,6 +19,8 @@ const TABLE: [(&str, [(u16, &str); 3]); 10] = [
     ("put", [(204, ""), (409, "WrongState"), (409, "WrongState")]),
     ("apply", [(409, "Incomplete"), (409, "WrongState"), (409, "WrongState")]),
     ("delete import", [(204, ""), (204, ""), (204, "")]),
+    ("consent", [(404, "NotFound"), (404, "NotFound"), (404, "NotFound")]),
+    ("code-change", [(409, "WrongState"), (409, "WrongState"), (404, "NotFound")]),
     ("delete capture", [(404, "NotFound"), (404, "NotFound"), (404, "NotFound")]),
 ];
 
@@ -36,6 +38,10 @@ async fn call(worker: &Running, name: &str) -> Answer {
             worker
                 .apply("i", json!({"epoch": 7, "reason": "Handover", "vsn": "2", "seq": 1, "parts": parts}))
                 .await
+        }
+        "consent" => worker.call("POST", "/v1/consent", json!({"reason": "Handover"})).await,
+        "code-change" => {
+            worker.call("POST", "/v1/code-change", json!({"epoch": 7, "from": "2", "to": "3"})).await
         }
         "delete import" => worker.call("DELETE", "/v1/import/i", Value::Null).await,
         "delete capture" => worker.call("DELETE", "/v1/capture/none", Value::Null).await,

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::contract::{Direction, Reason};
+use crate::contract::{CodeChangeRequest, Direction, Reason};
 
 const LAST: u64 = 4;
 
@@ -14,6 +14,9 @@ enum Event {
     Activate(u64, bool),
     Capture(u64),
     Apply(u64),
+    Delta(u64),
+    ChangeCode(u64),
+    Consent,
 }
 
 /// What came of it.
@@ -40,6 +43,25 @@ fn request(epoch: u64) -> ApplyRequest {
         parts: vec![],
         dry_run: false,
     }
+}
+
+/// A delta from the state of [`request`] to a later one.
+fn delta(epoch: u64) -> ApplyRequest {
+    ApplyRequest { since: Some(9), seq: 12, ..request(epoch) }
+}
+
+fn code(epoch: u64) -> CodeChangeRequest {
+    CodeChangeRequest {
+        epoch: Epoch(epoch),
+        from: "1".into(),
+        to: "2".into(),
+        direction: Direction::Up,
+        extra: serde_json::Value::Null,
+    }
+}
+
+fn able(live: bool, deltas: bool) -> Machine {
+    Machine::new(Abilities { live, deltas })
 }
 
 /// Asks and does the work at once, as an owner of the machine does; only a suspend drains in between.
@@ -71,12 +93,23 @@ fn step(machine: &mut Machine, event: Event) -> Outcome {
                 machine.applied(&import(), &request(epoch));
             }
         }),
+        Event::Delta(epoch) => machine.apply(&import(), &delta(epoch)).map(|step| {
+            if step == Step::Run {
+                machine.applied(&import(), &delta(epoch));
+            }
+        }),
+        Event::ChangeCode(epoch) => machine.change_code(&code(epoch)).map(|step| {
+            if step == Step::Run {
+                machine.code_changed(&code(epoch));
+            }
+        }),
+        Event::Consent => machine.consent(),
     };
     answer.map_or_else(|refusal| Outcome::Refused(refusal.code), |()| Outcome::Answered)
 }
 
 fn events() -> Vec<Event> {
-    let mut events = Vec::new();
+    let mut events = vec![Event::Consent];
     for epoch in 1..=LAST {
         events.extend([
             Event::Suspend(epoch),
@@ -87,26 +120,31 @@ fn events() -> Vec<Event> {
             Event::Activate(epoch, false),
             Event::Capture(epoch),
             Event::Apply(epoch),
+            Event::Delta(epoch),
+            Event::ChangeCode(epoch),
         ]);
     }
     events
 }
 
-fn epoch_of(event: Event) -> u64 {
+fn epoch_of(event: Event) -> Option<u64> {
     match event {
         Event::Suspend(epoch)
         | Event::Drained(epoch, _)
         | Event::Resume(epoch)
         | Event::Activate(epoch, _)
         | Event::Capture(epoch)
-        | Event::Apply(epoch) => epoch,
+        | Event::Apply(epoch)
+        | Event::Delta(epoch)
+        | Event::ChangeCode(epoch) => Some(epoch),
+        Event::Consent => None,
     }
 }
 
 /// Every machine that any sequence of events leads to.
 fn reachable() -> Vec<Machine> {
     let mut known = BTreeMap::new();
-    let mut open = vec![Machine::default()];
+    let mut open = vec![Machine::default(), able(true, false), able(false, true), able(true, true)];
     while let Some(machine) = open.pop() {
         if known.insert(format!("{machine:?}"), machine.clone()).is_some() {
             continue;
@@ -142,7 +180,7 @@ fn the_exploration_meets_every_state() {
 fn a_lower_epoch_is_refused_and_changes_nothing() {
     for machine in reachable() {
         for event in events().into_iter().filter(|event| !matches!(event, Event::Drained(..))) {
-            if Epoch(epoch_of(event)) < machine.epoch() {
+            if epoch_of(event).is_some_and(|epoch| Epoch(epoch) < machine.epoch()) {
                 let mut next = machine.clone();
                 assert_eq!(
                     step(&mut next, event),
@@ -173,7 +211,8 @@ fn a_repeat_gets_the_same_answer_and_changes_nothing() {
             let mut once = machine.clone();
             let first = step(&mut once, event);
             // A failed suspend may be tried again; an apply is for Standby, an activate ends it.
-            if matches!(event, Event::Drained(_, false)) || first == Outcome::Refused(ErrorCode::StaleEpoch) {
+            let once_only = matches!(event, Event::Drained(_, false));
+            if once_only || first == Outcome::Refused(ErrorCode::StaleEpoch) {
                 continue;
             }
             let mut twice = once.clone();
@@ -193,7 +232,7 @@ fn no_epoch_serves_two_commands() {
             {
                 continue;
             }
-            let epoch = epoch_of(first);
+            let Some(epoch) = epoch_of(first) else { continue };
             for second in [Event::Suspend(epoch), Event::Resume(epoch), Event::Activate(epoch, true)] {
                 if std::mem::discriminant(&second) != std::mem::discriminant(&first) {
                     let outcome = step(&mut next.clone(), second);
@@ -230,8 +269,46 @@ fn clients_are_admitted_only_where_the_state_may_change() {
         if machine.admit().is_ok() {
             assert_eq!(machine.state(), WorkerState::Active);
         }
-        if machine.clone().capture(Epoch(LAST)).is_ok() {
+        if machine.clone().capture(Epoch(LAST)).is_ok() && !machine.abilities.live {
             assert_eq!(machine.admit(), Err(WorkerState::Suspended));
+        }
+        if machine.clone().change_code(&code(LAST)).is_ok() {
+            assert_eq!(machine.admit(), Err(WorkerState::Suspended));
+        }
+    }
+}
+
+#[test]
+fn a_live_capture_is_for_a_worker_that_has_a_state_and_said_it_can() {
+    for machine in reachable() {
+        let captured = machine.clone().capture(machine.epoch());
+        let expected = match machine.state() {
+            WorkerState::Standby => false,
+            WorkerState::Active => machine.abilities.live,
+            WorkerState::Suspended => true,
+        };
+        assert_eq!(captured.is_ok(), expected, "{machine:?}: {captured:?}");
+    }
+}
+
+#[test]
+fn only_a_worker_that_serves_is_asked_for_consent() {
+    for machine in reachable() {
+        assert_eq!(machine.consent().is_ok(), machine.admit().is_ok(), "{machine:?}");
+    }
+}
+
+#[test]
+fn a_delta_fits_only_the_state_that_is_held() {
+    for machine in reachable() {
+        let held = machine.applied.as_ref().map(|held| held.request.seq);
+        let again = machine.applied.as_ref().is_some_and(|held| held.request == delta(LAST));
+        let fits = machine.abilities.deltas && (held == Some(9) || again);
+        let mut next = machine.clone();
+        match next.apply(&import(), &delta(LAST)) {
+            Ok(_) => assert!(fits, "{machine:?}"),
+            Err(refusal) if refusal.code == ErrorCode::WrongBase => assert!(!fits, "{machine:?}"),
+            Err(refusal) => assert_eq!(refusal.code, ErrorCode::WrongState, "{machine:?}"),
         }
     }
 }
@@ -298,10 +375,49 @@ fn a_suspend_that_failed_leaves_the_worker_active_and_may_be_repeated() {
 #[test]
 fn a_delta_is_refused_and_says_what_to_send() {
     let mut machine = Machine::default();
-    let delta = ApplyRequest { since: Some(3), ..request(1) };
-    let refusal = machine.apply(&import(), &delta).unwrap_err();
+    let refusal = machine.apply(&import(), &delta(1)).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::WrongBase);
     assert!(refusal.message.contains("without `since`"));
+}
+
+#[test]
+fn base_and_deltas_follow_one_another_in_standby() {
+    let mut machine = able(true, true);
+    let (base, first, second): (Name, Name, Name) =
+        ("b".parse().unwrap(), "d1".parse().unwrap(), "d2".parse().unwrap());
+    let next = ApplyRequest { since: Some(12), seq: 13, ..request(1) };
+    assert_eq!(machine.apply(&first, &delta(1)).unwrap_err().code, ErrorCode::WrongBase);
+    for (import, request) in [(&base, request(1)), (&first, delta(1)), (&second, next.clone())] {
+        assert_eq!(machine.apply(import, &request), Ok(Step::Run));
+        machine.applied(import, &request);
+        assert_eq!(machine.apply(import, &request), Ok(Step::Again));
+    }
+    let refusal = machine.apply(&first, &delta(1)).unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::WrongBase);
+    assert!(refusal.message.contains("holds 13"), "{}", refusal.message);
+    assert_eq!(machine.activate(Epoch(1), false), Ok(Step::Run));
+}
+
+#[test]
+fn a_state_is_merged_only_into_another() {
+    let mut machine = Machine::default();
+    let other = ApplyRequest { reason: Reason::Merge, ..request(1) };
+    assert_eq!(machine.apply(&import(), &other).unwrap_err().code, ErrorCode::WrongBase);
+    let mut machine = after(&[Event::Apply(1)]);
+    assert_eq!(machine.apply(&import(), &other), Ok(Step::Run));
+}
+
+#[test]
+fn a_code_change_may_come_again_until_the_worker_is_resumed() {
+    let mut machine =
+        after(&[Event::Activate(1, true), Event::Suspend(2), Event::Drained(2, true), Event::ChangeCode(2)]);
+    assert_eq!(machine.change_code(&code(2)), Ok(Step::Again));
+    let other = CodeChangeRequest { to: "3".into(), ..code(2) };
+    assert_eq!(machine.change_code(&other), Ok(Step::Run));
+    assert_eq!(machine.resume(Epoch(3)), Ok(Step::Run));
+    machine.resumed(Epoch(3));
+    assert_eq!(machine.change_code(&code(2)).unwrap_err().code, ErrorCode::StaleEpoch);
+    assert_eq!(machine.change_code(&code(3)).unwrap_err().code, ErrorCode::WrongState);
 }
 
 #[test]

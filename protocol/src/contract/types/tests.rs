@@ -128,6 +128,62 @@ fn every_bound_of_a_command_is_checked() {
 }
 
 #[test]
+fn every_bound_of_the_optional_calls_is_checked() {
+    let ask =
+        ConsentRequest { reason: Reason::Handover, forced_at_time: Some("2026-11-21T12:00:00Z".into()) };
+    assert_eq!(ask.check(), Ok(()));
+    let long = "x".repeat(MAX_TEXT + 1);
+    let ask = ConsentRequest { forced_at_time: Some(long.clone()), ..ask };
+    assert_eq!(ask.check(), Err(Violation::Text("forcedAtTime")));
+    let change: CodeChangeRequest = serde_json::from_value(json!({"epoch": 4, "to": "2"})).unwrap();
+    assert_eq!((change.check(), change.direction, &change.extra), (Ok(()), Direction::Up, &Value::Null));
+    let beyond = CodeChangeRequest { epoch: Epoch(MAX_INTEGER + 1), ..change.clone() };
+    assert_eq!(beyond.check(), Err(Violation::Integer("epoch")));
+    let wordy = CodeChangeRequest { from: long.clone(), ..change.clone() };
+    assert_eq!(wordy.check(), Err(Violation::Text("from")));
+    assert_eq!(CodeChangeRequest { to: long, ..change }.check(), Err(Violation::Text("to")));
+}
+
+#[test]
+fn whatever_is_not_a_clear_yes_defers() {
+    let answer = |text: &str| serde_json::from_str::<ConsentAnswer>(text).map(|body| body.answer).ok();
+    assert_eq!(answer(r#"{"answer": "Ready"}"#), Some(Consent::Ready));
+    for text in [r#"{"answer": "Defer"}"#, r#"{"answer": "ready"}"#, r#"{"answer": "InAMinute"}"#] {
+        assert_eq!(answer(text), Some(Consent::Defer), "{text}");
+    }
+    assert_eq!(answer("{}"), None);
+    assert_eq!(
+        serde_json::to_value(ConsentAnswer { answer: Consent::Defer }).unwrap(),
+        json!({"answer": "Defer"})
+    );
+}
+
+#[test]
+fn a_delta_is_the_one_that_was_asked_for_and_leads_forwards() {
+    let ask = |since| CaptureRequest {
+        epoch: Epoch(1),
+        purpose: CapturePurpose::Checkpoint,
+        since,
+        unless_seq: None,
+    };
+    let answer = |since, seq| CaptureAnswer {
+        capture: "c1".parse().unwrap(),
+        seq,
+        vsn: String::new(),
+        since,
+        parts: vec![],
+    };
+    assert_eq!(answer(Some(4), 9).check_for(&ask(Some(4))), Ok(()));
+    assert_eq!(answer(None, 9).check_for(&ask(Some(4))), Ok(()), "a whole state will do");
+    assert_eq!(answer(Some(4), 9).check_for(&ask(None)), Err(Violation::Since(4)));
+    assert_eq!(answer(Some(3), 9).check_for(&ask(Some(4))), Err(Violation::Since(3)));
+    let backwards = Violation::Backwards { seq: 3, since: 4 };
+    assert_eq!(answer(Some(4), 3).check(), Err(backwards.clone()));
+    let delta = ApplyRequest { since: Some(4), seq: 3, ..apply(vec![]) };
+    assert_eq!(delta.check(), Err(backwards));
+}
+
+#[test]
 fn parts_are_bounded_and_named_once() {
     let twice = apply(vec![part("state", 1), part("table.a", 2), part("state", 1)]);
     assert_eq!(twice.check(), Err(Violation::Duplicate("state".parse().unwrap())));
