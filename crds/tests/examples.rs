@@ -6,7 +6,11 @@ use processhub_crds::validate::{validate, validate_process};
 use processhub_crds::{HubProcess, ProcessHub};
 
 const GUIDE: &str = include_str!("../../docs/guide.md");
-const COUNTER: &str = include_str!("../../examples/counter/hub.yaml");
+const HUBS: [&str; 3] = [
+    include_str!("../../examples/account/hub.yaml"),
+    include_str!("../../examples/counter/hub.yaml"),
+    include_str!("../../examples/sessions/hub.yaml"),
+];
 
 fn check(yaml: &str) {
     // As the API server does, it refuses what it does not know; so does the comparison with what was read.
@@ -51,6 +55,6 @@ fn the_objects_of_the_guide_are_accepted() {
 }
 
 #[test]
-fn the_hub_of_the_example_is_accepted() {
-    check(COUNTER);
+fn the_hubs_of_the_examples_are_accepted() {
+    HUBS.into_iter().for_each(check);
 }
