@@ -52,6 +52,7 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
     let mut tests = cargo(["test", "--workspace", "--no-fail-fast"]);
     tests.env_remove(CLUSTER_TESTS);
     summary.step("tests without a cluster", tests)?;
+    python(summary)?;
     if arguments.quick {
         summary.skip("clusters: --quick");
         return Ok(());
@@ -74,6 +75,29 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
             summary.step("tests on the local cluster", tests)
         }
     }
+}
+
+/// Oldest Python that the SDK for Python runs on.
+const PYTHON: (u8, u8) = (3, 9);
+
+/// The SDK for Python and its examples, which `processhub-sidecar verify` checks too.
+fn python(summary: &mut Summary) -> Result<()> {
+    let (major, minor) = PYTHON;
+    let new_enough = Command::new("python3")
+        .args(["-c", &format!("import sys; sys.exit(sys.version_info < ({major}, {minor}))")])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !new_enough {
+        summary.skip(&format!("Python SDK: needs python3, version {major}.{minor} or newer"));
+        return Ok(());
+    }
+    summary.step("sidecar for the Python SDK", cargo(["build", "--quiet", "--package", "processhub-sidecar"]))?;
+    let mut tests = Command::new("python3");
+    tests.current_dir(root().join("sdk/python")).args(["-B", "-m", "tests"]);
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    tests.env("PROCESSHUB_SIDECAR", root().join(target).join("debug/processhub-sidecar"));
+    summary.step("tests of the Python SDK", tests)
 }
 
 /// Licences, sources and bans. Advisories need a database that is fetched from the network.
@@ -113,10 +137,14 @@ fn local_cluster_impossible() -> Option<String> {
 
 fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(arguments);
+    command
+}
+
+fn root() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
-    command.current_dir(root).args(arguments);
-    command
+    root
 }
 
 impl Summary {
