@@ -245,7 +245,9 @@ class RunningTest(Case):
         at = self.serve(Worker(vsn="1"))
         at.activate(1)
         at.suspend(2)
-        self.assertIn("module=__name__", self.change(at, 2, "1", "2").json["message"])
+        answer = self.change(at, 2, "1", "2")
+        self.assertEqual(answer.status, 404, "it does not have that call")
+        self.assertIn("module=__name__", answer.json["message"])
 
     def test_names_of_modules_are_made_of_versions(self) -> None:
         self.assertEqual(loader.module_of("account.v{vsn}", "1.8-rc"), "account.v1_8_rc")

@@ -41,11 +41,13 @@ class ContractTest(unittest.TestCase):
         self.assertEqual(request, parse_apply(body({**APPLY, "extra": {"a": 2, "b": 1}})), "order says nothing")
         capture = parse_capture(body({"epoch": 1, "purpose": "Checkpoint", "unlessSeq": 5}))
         self.assertEqual((capture.since, capture.unless_seq), (None, 5))
-        told = {"epoch": 1, "reason": "Crash", "initial": False, "process": {"config": {"a": 1}, "labels": {"b": "c"}}, "mayMiss": 12}
+        process = {"config": {"a": 1}, "labels": {"b": "c"}}
+        told = {"epoch": 1, "reason": "Crash", "initial": False, "process": process, "mayMiss": 12}
         activation = parse_activate(body(told))
         self.assertEqual((activation.config, activation.labels, activation.may_miss), ({"a": 1}, {"b": "c"}, 12))
 
     def test_what_is_not_the_contract_s_is_refused_by_its_field(self) -> None:
+        good = {"name": "a", "bytes": 1}
         for field, values in {
             "epoch": [None, -1, "7", True, 1.0, MAX_INTEGER + 1],
             "reason": [None, "handover", 3],
@@ -53,7 +55,7 @@ class ContractTest(unittest.TestCase):
             "direction": ["Sideways"],
             "seq": [None, -1],
             "since": [-1, "x"],
-            "parts": [None, [{"name": "a"}], [{"name": "a", "bytes": -1}], [{"name": "a", "bytes": 1}] * 2, [3], [{"name": "p", "bytes": 1}] * 1025],
+            "parts": [None, [{"name": "a"}], [{"name": "a", "bytes": -1}], [good] * 2, [3], [good] * 1025],
             "dryRun": ["yes", 1],
         }.items():
             for value in values:

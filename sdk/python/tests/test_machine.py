@@ -5,13 +5,17 @@ from __future__ import annotations
 import unittest
 from typing import Any, Callable, Optional
 
-from processhub.contract import ApplyRequest, Direction, Reason, WorkerState
+from processhub.contract import ApplyRequest, CodeChangeRequest, Direction, Reason, WorkerState
 from processhub.errors import Refusal
 from processhub.machine import Machine
 
 
 def request(seq: int = 7, since: Optional[int] = None, epoch: int = 3) -> ApplyRequest:
     return ApplyRequest(epoch, Reason.HANDOVER, "1", Direction.UP, "null", seq, since, (), False)
+
+
+def change(epoch: int) -> CodeChangeRequest:
+    return CodeChangeRequest(epoch, "1", "2", Direction.UP, "null")
 
 
 def active(epoch: int = 1) -> Machine:
@@ -98,10 +102,10 @@ class MachineTest(unittest.TestCase):
 
     def test_what_does_not_fit_the_state_is_refused(self) -> None:
         for work in (lambda m: m.suspend(1), lambda m: m.resume(1), lambda m: m.capture(1, True),
-                     lambda m: m.code_change(1), lambda m: m.consent()):  # fmt: skip
+                     lambda m: m.code_change(change(1)), lambda m: m.consent()):  # fmt: skip
             self.refused("WrongState", work, Machine())
         for work in (lambda m: m.upload(), lambda m: m.apply("a", request()), lambda m: m.capture(2, False),
-                     lambda m: m.code_change(9)):  # fmt: skip
+                     lambda m: m.code_change(change(9))):  # fmt: skip
             self.refused("WrongState", work, active())
         self.refused("WrongState", suspended().activate, 9, True)
         self.refused("WrongState", suspended().consent)
@@ -109,6 +113,24 @@ class MachineTest(unittest.TestCase):
     def test_a_live_worker_is_captured_while_it_serves(self) -> None:
         active().capture(1, True)
         suspended().capture(2, False)
+
+    def test_a_code_change_again_does_nothing_until_the_worker_resumes(self) -> None:
+        machine = suspended(2)
+        self.assertTrue(machine.code_change(change(2)))
+        machine.code_changed(change(2))
+        self.assertFalse(machine.code_change(change(2)))
+        machine.resume(3)
+        machine.resumed(3)
+        machine.suspend(4)
+        machine.suspended(4, True)
+        self.assertTrue(machine.code_change(change(4)))
+        self.refused("StaleEpoch", machine.code_change, change(2))
+
+    def test_a_worker_that_drains_is_not_asked_for_its_consent(self) -> None:
+        machine = active()
+        machine.consent()
+        machine.suspend(2)
+        self.refused("WrongState", machine.consent)
 
     def test_an_apply_again_does_nothing_and_another_one_replaces(self) -> None:
         machine = Machine()

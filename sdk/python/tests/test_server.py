@@ -177,7 +177,7 @@ class LifeTest(Case):
 
     def test_consent_is_asked_while_active(self) -> None:
         worker = tally()
-        self.assertEqual(self.serve(worker).ask("POST", "/consent", {"reason": "Drain"}).status, 404)
+        self.assertEqual(self.serve(worker).ask("POST", "/consent", {"reason": "Handover"}).status, 404)
         asked: List[ConsentRequest] = []
 
         @worker.consent
@@ -187,10 +187,10 @@ class LifeTest(Case):
 
         at = self.serve(worker)
         self.assertTrue(at.info()["consent"])
-        self.assertEqual(at.ask("POST", "/consent", {"reason": "Drain"}).code, "WrongState")
+        self.assertEqual(at.ask("POST", "/consent", {"reason": "Handover"}).code, "WrongState")
         at.activate(1)
-        self.assertEqual(at.ask("POST", "/consent", {"reason": "Drain"}).json, {"answer": "Defer"})
-        told = {"reason": "Drain", "forcedAtTime": "2030-01-01T00:00:00Z"}
+        self.assertEqual(at.ask("POST", "/consent", {"reason": "Handover"}).json, {"answer": "Defer"})
+        told = {"reason": "Handover", "forcedAtTime": "2030-01-01T00:00:00Z"}
         self.assertEqual(at.ask("POST", "/consent", told).json, {"answer": "Ready"})
         self.assertEqual(asked[1].forced_at_time, "2030-01-01T00:00:00Z")
 
@@ -358,6 +358,39 @@ class ApplyTest(Case):
         self.assertEqual((answer.status, answer.code), (422, "CannotAccept"))
         self.assertIn("accepts_from", answer.json["message"])
         self.assertEqual(self.serve(tally(drops=["table.more"])).apply("i", {**parts, "table.more": b"[]"}, 3).status, 204)
+
+    def test_a_state_of_another_incarnation_is_merged_or_refused(self) -> None:
+        base, parts, _ = self.captured()
+        other = {"state": b'{"value":5}', "table.names": b'["a",9]\n["z",1]\n'}
+        plain = self.serve(tally())
+        plain.apply("i", parts, base["seq"])
+        self.assertEqual(plain.apply("m", other, 8, reason="Merge").status, 422)
+        worker = tally()
+
+        @worker.merge
+        def merge(own: Dict[str, Any], other: Dict[str, Any]) -> Dict[str, Any]:
+            if other["state"]["value"] == 0:
+                raise CannotAccept("the other one has nothing")
+            value = own["state"]["value"] + other["state"]["value"]
+            return {"state": {"value": value}, "table.names": {**other["table.names"], **own["table.names"]}}
+
+        target = self.serve(worker)
+        self.assertEqual(target.apply("m", other, 8, reason="Merge").code, "WrongBase")
+        target.apply("i", parts, base["seq"])
+        self.assertEqual(target.apply("m", other, 8, reason="Merge", since=3).code, "WrongBase")
+        nothing = target.apply("m", {**other, "state": b'{"value":0}'}, 8, reason="Merge")
+        self.assertEqual((nothing.status, nothing.json["message"]), (422, "the other one has nothing"))
+        self.assertEqual(target.apply("m", other, 8, reason="Merge", dryRun=True).status, 204)
+        for _ in range(2):
+            self.assertEqual(target.apply("m", other, 8, reason="Merge").status, 204)
+        target.activate(9, False)
+        self.assertEqual(target.client("GET", "/read").json, {"value": 8, "names": {"a": 1, "b": 2, "c": 3, "z": 1}})
+
+    def test_a_delta_of_a_version_that_is_not_named_is_on_the_wrong_base(self) -> None:
+        base, parts, _ = self.captured()
+        target = self.serve(tally())
+        target.apply("i", parts, base["seq"])
+        self.assertEqual(target.apply("d", {}, 4, since=3, vsn="7").code, "WrongBase")
 
     def test_slices_are_bounded_and_come_only_in_standby(self) -> None:
         base, parts, source = self.captured()

@@ -30,7 +30,9 @@ def sidecar() -> Optional[Path]:
 class Verifier(unittest.TestCase):
     """Runs the program on a worker."""
 
-    def verify(self, run: List[str], change: str, read: str, path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def verify(
+        self, run: List[str], change: str, read: str, path: Path, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         # Addresses that no other run of these tests has at the same time.
         pid = os.getpid()
         host = f"127.{200 + (pid >> 16) % 50}.{(pid >> 8) % 256}.{(pid + next(_hosts)) % 250 + 1}"

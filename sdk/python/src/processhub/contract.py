@@ -128,7 +128,8 @@ class CodeChangeRequest:
     origin: str
     to: str
     direction: Direction
-    extra: object
+    extra: str
+    """JSON text, so that two bodies can be compared."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,10 @@ class Activation:
 class ConsentRequest:
     """A move is wanted: what the consent handler is asked."""
 
-    reason: str
+    reason: Reason
+    """For what it would be suspended."""
     forced_at_time: Optional[str]
-    """When the worker is moved whatever it answers; None when nobody said."""
+    """From when on it is no longer asked, as RFC 3339 has it; None when it is always asked."""
 
 
 def _bad(message: str) -> NoReturn:
@@ -296,10 +298,10 @@ def parse_code_change(body: Body) -> CodeChangeRequest:
         body.text("from"),
         body.text("to"),
         body.choice("direction", Direction, Direction.UP),
-        body.fields.get("extra"),
+        json.dumps(body.fields.get("extra"), sort_keys=True),
     )
 
 
 def parse_consent(body: Body) -> ConsentRequest:
     """Reads the body of a question for consent."""
-    return ConsentRequest(body.text("reason"), body.text("forcedAtTime") or None)
+    return ConsentRequest(body.choice("reason", Reason), body.text("forcedAtTime") or None)

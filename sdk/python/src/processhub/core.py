@@ -57,7 +57,7 @@ class Core:
             "seq": worker.clock.seq,
             "capture": "Live" if worker.live else "Suspended",
             "acceptsFrom": list(worker.accepts_from),
-            "deltaFrom": [worker.vsn, *worker.accepts_from] if worker.deltas else [],
+            "deltaFrom": worker.delta_from,
             "load": worker.current_load(),
             "consent": worker.consent_handler is not None,
         }
@@ -142,11 +142,13 @@ class Core:
             if not self.gate.machine(lambda machine: machine.apply(name, request)):
                 return
             worker = self.worker
-            self._accepts(request.vsn)
+            self._accepts(request)
             raw = self._import.complete(name, request.parts)
             change = None
             if request.vsn != worker.vsn:
                 change = _change(worker, request.vsn, request.direction, json.loads(request.extra))
+            if request.reason is Reason.MERGE:
+                raw, change = worker.merged(raw, change), None
             decoded = worker.decode(raw, change, request.since is not None)
             if request.dry_run:
                 return
@@ -159,8 +161,11 @@ class Core:
             self._import.clear()
             self.gate.machine(lambda machine: machine.applied(name, request))
 
-    def _accepts(self, vsn: str) -> None:
-        own, others = self.worker.vsn, self.worker.accepts_from
+    def _accepts(self, request: ApplyRequest) -> None:
+        vsn, own, others = request.vsn, self.worker.vsn, self.worker.accepts_from
+        if request.since is not None and (vsn not in self.worker.delta_from or request.reason is Reason.MERGE):
+            message = f"no delta of version `{vsn}` is taken here: send a whole state without `since`"
+            raise Refusal(Code.WRONG_BASE, message)
         if vsn != own and vsn not in others:
             known = ", ".join(others)
             message = f"the state is of version `{vsn}`, this worker is `{own}` and accepts [{known}]"
@@ -209,17 +214,14 @@ class Core:
         """Puts the code of another version in the place of this one, with the state; or changes nothing."""
         with self._alone:
             old = self.worker
-            self.gate.machine(lambda machine: machine.code_change(request.epoch))
-            if request.origin != old.vsn and request.to == old.vsn:
+            if self._loader is None or old.behind_wsgi:
+                message = "this worker cannot load code while it runs: give Worker(module=__name__) or run(code=...)"
+                raise Refusal(Code.NOT_FOUND, f"{message}, without WSGI; or use another upgrade strategy")
+            if not self.gate.machine(lambda machine: machine.code_change(request)):
                 return
             if request.origin != old.vsn:
                 message = f"this worker runs version `{old.vsn}`, not `{request.origin}`"
                 raise CannotAccept(f"{message}: read its `vsn` again")
-            if old.behind_wsgi:
-                message = "clients are served by a WSGI application, which cannot be exchanged in the running process"
-                raise CannotAccept(f"{message}: use another upgrade strategy")
-            if self._loader is None:
-                raise CannotAccept("this worker cannot load code: give Worker(module=__name__) or run(code=...)")
             new, undo = self._loader(request.to)
             try:
                 _replace(old, new, request)
@@ -230,6 +232,7 @@ class Core:
             new.attach(self.gate)
             old.detach()
             self.worker = new
+            self.gate.machine(lambda machine: machine.code_changed(request))
 
 
 def _replace(old: "Worker", new: "Worker", request: CodeChangeRequest) -> None:
@@ -241,7 +244,8 @@ def _replace(old: "Worker", new: "Worker", request: CodeChangeRequest) -> None:
         message = f"version `{new.vsn}` does not accept states of `{old.vsn}`"
         raise CannotAccept(f"{message}: add it to accepts_from")
     raw = {part.name: b"".join(part.lines(None) or []) for part in old.parts.values()}
-    change = _change(new, old.vsn, request.direction, request.extra)
+    same = old.vsn == new.vsn
+    change = None if same else _change(new, old.vsn, request.direction, json.loads(request.extra))
     # Above the old number, so that nobody takes a delta of the new form on the old one.
     new.decode(raw, change, False)(old.clock.seq + 1)
     new.activation = old.activation

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from typing import Optional, Tuple
 
-from .contract import ApplyRequest, WorkerState
+from .contract import ApplyRequest, CodeChangeRequest, Reason, WorkerState
 from .errors import Code, Refusal
 
 
@@ -48,6 +48,7 @@ class Machine:
         self._highest = 0
         self._used: Optional[Tuple[_Command, int]] = None
         self._applied: Optional[Tuple[str, ApplyRequest]] = None
+        self._changed: Optional[CodeChangeRequest] = None
 
     @property
     def state(self) -> WorkerState:
@@ -113,6 +114,7 @@ class Machine:
         if self._phase is _Phase.SUSPENDED:
             self._claim(_Command.RESUME, epoch)
             self._phase = _Phase.ACTIVE
+            self._changed = None
 
     def activate(self, epoch: int, initial: bool) -> bool:
         """The only way out of Standby. On an active worker it only renews the epoch."""
@@ -148,15 +150,20 @@ class Machine:
         if not live:
             raise self._wrong_state("this worker is captured only while suspended: suspend it first")
 
-    def code_change(self, epoch: int) -> None:
-        """Whether the code may be changed now."""
-        self._see(epoch)
+    def code_change(self, request: CodeChangeRequest) -> bool:
+        """The code is changed only under a suspended worker."""
+        self._see(request.epoch)
         if self._phase is not _Phase.SUSPENDED:
             raise self._wrong_state("code is changed only while suspended: suspend it first")
+        return self._changed != request
+
+    def code_changed(self, request: CodeChangeRequest) -> None:
+        """The work of a code change is done: the worker runs the other code."""
+        self._changed = request
 
     def consent(self) -> None:
         """Whether the worker can be asked for its consent."""
-        if self.state is not WorkerState.ACTIVE:
+        if self._phase is not _Phase.ACTIVE:
             raise self._wrong_state("only an active worker is asked for its consent")
 
     def upload(self) -> None:
@@ -176,6 +183,8 @@ class Machine:
                 held = "nothing" if base is None else f"number {base}"
                 message = f"a delta on {request.since}, this worker holds {held}: send a whole state"
                 raise Refusal(Code.WRONG_BASE, message)
+        elif request.reason is Reason.MERGE and self._applied is None:
+            raise Refusal(Code.WRONG_BASE, "nothing to merge with: apply the process's own state first")
         return True
 
     def applied(self, name: str, request: ApplyRequest) -> None:

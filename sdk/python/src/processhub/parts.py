@@ -48,6 +48,12 @@ class Part(Protocol):
     def decode(self, raw: bytes, delta: bool, change: Optional[Change]) -> Install:
         """Makes a part out of bytes and changes nothing yet."""
 
+    def plain(self, raw: bytes, change: Optional[Change]) -> Any:
+        """The whole part as a plain value."""
+
+    def encode(self, value: Any) -> bytes:
+        """The whole part from a plain value."""
+
     def reset(self) -> None:
         """Begins anew."""
 
@@ -119,14 +125,7 @@ class ManualPart:
         handler = self._restore
         if handler is None:
             raise CannotAccept(f"part `{self.name}` has no restore handler: decorate one")
-        value: object = raw
-        if not self._raw:
-            try:
-                value = codec.loads(raw)
-            except codec.BadValue as error:
-                raise unreadable(self.name, error) from None
-        if change is not None and self.name == "state":
-            value = change.convert(value)
+        value = self.plain(raw, change)
 
         def install(_: int) -> None:
             try:
@@ -136,6 +135,20 @@ class ManualPart:
                 raise refusal_of(error, what, Code.CANNOT_ACCEPT) from error
 
         return install
+
+    def plain(self, raw: bytes, change: Optional[Change]) -> Any:
+        """What `restore` gets."""
+        value: object = raw
+        if not self._raw:
+            try:
+                value = codec.loads(raw)
+            except codec.BadValue as error:
+                raise unreadable(self.name, error) from None
+        return change.convert(value) if change is not None and self.name == "state" else value
+
+    def encode(self, value: Any) -> bytes:
+        """From what `capture` gives."""
+        return bytes(value) if self._raw else codec.dumps(value)
 
     def reset(self) -> None:
         """Nothing: `worker.initial` is where its author begins anew."""

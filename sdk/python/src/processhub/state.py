@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Generic, List, Optional, TypeVar, cast
+from typing import Any, Callable, Generic, List, Optional, TypeVar, cast
 
 from . import codec
 from .clock import Clock
@@ -60,10 +60,7 @@ class State(Generic[S]):
     def decode(self, raw: bytes, delta: bool, change: Optional[Change]) -> Install:
         """Makes a value out of JSON, by the type of the initial one."""
         try:
-            value = codec.loads(raw)
-            if change is not None:
-                value = change.convert(value)
-            decoded = cast(S, self._decoder(value))
+            decoded = cast(S, self._decoder(self.plain(raw, change)))
             encoded = codec.dumps(decoded)
         except (codec.BadValue, TypeError, ValueError) as error:
             raise unreadable(self.name, error) from error
@@ -72,6 +69,18 @@ class State(Generic[S]):
             self.value, self._encoded, self._changed = decoded, encoded, seq
 
         return install
+
+    def plain(self, raw: bytes, change: Optional[Change]) -> Any:
+        """Its JSON value, in this version's form."""
+        try:
+            value = codec.loads(raw)
+        except codec.BadValue as error:
+            raise unreadable(self.name, error) from None
+        return value if change is None else change.convert(value)
+
+    def encode(self, value: Any) -> bytes:
+        """Its JSON."""
+        return codec.dumps(value)
 
     def reset(self) -> None:
         """Begins with the initial value."""

@@ -137,14 +137,7 @@ class Table(MutableMapping[str, V], Generic[V]):
 
     def decode(self, raw: bytes, delta: bool, change: Optional[Change]) -> Install:
         """Reads and converts all rows, and changes nothing yet."""
-        rows: List[Tuple[str, Optional[bytes]]] = []
-        for number, line in enumerate(raw.split(b"\n")):
-            if line:
-                try:
-                    rows.append(self._row(line, delta, change))
-                except (codec.BadValue, TypeError, ValueError) as error:
-                    why = error if isinstance(error, codec.BadValue) else type(error).__name__
-                    raise unreadable(self.name, codec.BadValue(f"line {number + 1}: {why}")) from error
+        rows = self._read(raw, delta, change)
 
         def install(seq: int) -> None:
             if not delta:
@@ -154,6 +147,26 @@ class Table(MutableMapping[str, V], Generic[V]):
             self._forget(seq)
 
         return install
+
+    def _read(self, raw: bytes, delta: bool, change: Optional[Change]) -> List[Tuple[str, Optional[bytes]]]:
+        rows: List[Tuple[str, Optional[bytes]]] = []
+        for number, line in enumerate(raw.split(b"\n")):
+            if line:
+                try:
+                    rows.append(self._row(line, delta, change))
+                except (codec.BadValue, TypeError, ValueError) as error:
+                    why = error if isinstance(error, codec.BadValue) else type(error).__name__
+                    raise unreadable(self.name, codec.BadValue(f"line {number + 1}: {why}")) from error
+        return rows
+
+    def plain(self, raw: bytes, change: Optional[Change]) -> Any:
+        """Its rows as a dict of JSON values."""
+        rows = self._read(raw, False, change)
+        return {key: codec.loads(line)[1] for key, line in rows if line is not None}
+
+    def encode(self, value: Any) -> bytes:
+        """From a dict of rows."""
+        return b"".join(self._line(key, row) for key, row in value.items())
 
     def _row(self, line: bytes, delta: bool, change: Optional[Change]) -> Tuple[str, Optional[bytes]]:
         row = codec.loads(line)

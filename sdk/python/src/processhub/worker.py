@@ -22,6 +22,7 @@ P = TypeVar("P", bound=Part)
 H = TypeVar("H", bound=Callable[..., Any])
 
 CodeChange = Callable[[OldVsn, Any, Any], object]
+Merge = Callable[[Dict[str, Any], Dict[str, Any]], Dict[str, Any]]
 
 
 class Worker:
@@ -64,6 +65,7 @@ class Worker:
         self.activation: Optional[Activation] = None
         """What the worker was told when it began to serve: epoch, configuration, labels."""
         self.code_change_handler: Optional[CodeChange] = None
+        self.merge_handler: Optional[Merge] = None
         self.consent_handler: Optional[Callable[[ConsentRequest], object]] = None
         self.initial_hooks: List[Callable[[Activation], object]] = []
         self.activate_hooks: List[Callable[[Activation], object]] = []
@@ -157,6 +159,12 @@ class Worker:
         self.code_change_handler = handler
         return handler
 
+    def merge(self, handler: Merge) -> Merge:
+        """Decorates `merge(own, other) -> parts`, which makes one state of two incarnations' after a division of the
+        cluster. Both are parts by name, as JSON values (`state`) and dicts (tables). It changes nothing by itself."""
+        self.merge_handler = handler
+        return handler
+
     def consent(self, handler: Callable[[ConsentRequest], object]) -> Callable[[ConsentRequest], object]:
         """Decorates what says whether the worker can be moved now: true, or false to be asked later."""
         self.consent_handler = handler
@@ -220,6 +228,11 @@ class Worker:
         return bool(self.parts) and all(part.floor is not None for part in self.parts.values())
 
     @property
+    def delta_from(self) -> List[str]:
+        """The versions whose deltas are taken."""
+        return [self.vsn, *self.accepts_from] if self.deltas else []
+
+    @property
     def live(self) -> bool:
         """Whether it can be captured while it serves."""
         return bool(self.parts) and self._manual_live
@@ -232,8 +245,6 @@ class Worker:
 
     def decode(self, raw: Dict[str, bytes], change: Optional[Change], delta: bool) -> Install:
         """Makes a state of this version out of parts and changes nothing yet."""
-        if delta and not self.deltas:
-            raise CannotAccept("this worker takes whole states only: send one without `since`")
         by_hand: List[Install] = []
         tracked: List[Install] = []
         for name, data in raw.items():
@@ -257,6 +268,20 @@ class Worker:
                 self.clock.set(seq)
 
         return install
+
+    def merged(self, raw: Dict[str, bytes], change: Optional[Change]) -> Dict[str, bytes]:
+        """The state that its author makes of the present one and another, in this version's form."""
+        handler = self.merge_handler
+        if handler is None:
+            raise CannotAccept("this worker does not merge two states: decorate what does with @worker.merge")
+        self.decode(raw, change, False)
+        own = {name: part.plain(b"".join(part.lines(None) or []), None) for name, part in self.parts.items()}
+        other = {name: self.parts[name].plain(data, change) for name, data in raw.items() if name in self.parts}
+        try:
+            result = handler(own, other)
+            return {name: part.encode(result[name]) for name, part in self.parts.items()}
+        except Exception as error:
+            raise refusal_of(error, "merge", Code.CANNOT_ACCEPT) from error
 
     def reset(self) -> None:
         """Begins anew."""
