@@ -27,13 +27,13 @@ fn main() {
     };
 
     let nowhere = free(&vec![None; PROCESSES]);
-    let placed = place(&slots(NODES), &nowhere);
-    report("cold", || place(&slots(NODES), &nowhere));
+    let placed = place(&slots(NODES), &[], &nowhere);
+    report("cold", || place(&slots(NODES), &[], &nowhere));
 
     let settled = free(&placed);
-    report("nothing to do", || place(&slots(NODES), &settled));
+    report("nothing to do", || place(&slots(NODES), &[], &settled));
 
-    let joined = report("one node joins", || place(&slots(NODES + 1), &settled));
+    let joined = report("one node joins", || place(&slots(NODES + 1), &[], &settled));
     let moved = placed.iter().zip(&joined).filter(|(from, to)| from != to);
     let between_old = moved.clone().filter(|(_, to)| **to != Some(NODES)).count();
     let mut loads: BTreeMap<usize, usize> = BTreeMap::new();
@@ -50,7 +50,7 @@ fn main() {
 
     let gone: Vec<Option<usize>> = placed.iter().map(|slot| slot.filter(|slot| *slot != NODES - 1)).collect();
     let homeless = free(&gone);
-    report("one node leaves", || place(&slots(NODES - 1), &homeless));
+    report("one node leaves", || place(&slots(NODES - 1), &[], &homeless));
 
     let mut inputs = inputs(&processes, &nodes, &placed);
     let (settled, _) = plan(&inputs);

@@ -26,6 +26,8 @@ pub(super) async fn three_nodes_join_at_once(site: &Site) -> Result<Finding> {
 /// Only new nodes are moved to, no more than their share.
 async fn join(site: &Site, name: &str, replicas: u32, count: usize) -> Result<Finding> {
     let trial = Trial::begin(site, name, HubOptions::of(name, replicas), None).await?;
+    // One that a busy cluster has not spread yet moves between old nodes as well.
+    trial.balanced().await?;
     let before = site.nodes().await?.len();
     let joined = futures::future::try_join_all((0..count).map(|_| site.join())).await?;
     let share = replicas as usize * count / (before + count);
@@ -67,6 +69,7 @@ pub(super) async fn a_node_is_cordoned_in_mid_rebalance(site: &Site) -> Result<F
     let options = HubOptions::of("cordon", 16)
         .spec(serde_json::json!({"migration": {"maxConcurrent": 1, "maxConcurrentPerNode": 1}}));
     let trial = Trial::begin(site, "cordon", options, None).await?;
+    trial.balanced().await?;
     let joined = site.join().await?;
     let nodes = [joined.clone()];
     trial.owned_at_least(&nodes, 1).await?;

@@ -29,16 +29,21 @@ impl Site {
 
     pub(super) async fn node_ready(&self, node: &str) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client());
-        until(&format!("node {node} to be Ready"), Duration::from_secs(60), async || {
-            let ready = nodes
-                .get(node)
-                .await?
+        until(&format!("node {node} to take pods"), Duration::from_secs(60), async || {
+            let found = nodes.get(node).await?;
+            // A node that has just become Ready keeps its taint for a moment longer, and takes nothing.
+            let taints = found.spec.and_then(|spec| spec.taints).unwrap_or_default();
+            let ready = found
                 .status
                 .and_then(|status| status.conditions)
                 .unwrap_or_default()
                 .into_iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-            Ok(if ready { Seen::Yes(()) } else { Seen::NotYet("not Ready".into()) })
+            Ok(if ready && taints.is_empty() {
+                Seen::Yes(())
+            } else {
+                Seen::NotYet(format!("Ready: {ready}, taints: {taints:?}"))
+            })
         })
         .await
     }

@@ -88,6 +88,9 @@ impl Site {
         }
         site.ready().await?;
         site.founders = site.nodes().await?.into_iter().collect();
+        for node in &site.founders {
+            site.node_ready(node).await?;
+        }
         Ok(site)
     }
 

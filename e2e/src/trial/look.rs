@@ -36,6 +36,24 @@ impl Trial<'_> {
         .await
     }
 
+    /// Waits until the hub is spread over every node, and says so.
+    ///
+    /// # Errors
+    /// When that is not so within three minutes.
+    pub async fn balanced(&self) -> Result<()> {
+        until("the hub to be balanced over all nodes", Duration::from_secs(180), async || {
+            let nodes = self.site.nodes().await?;
+            let status = self.hubs().get(&self.options.name).await?.status.unwrap_or_default();
+            let missing: Vec<_> = nodes.iter().filter(|node| !status.members.names.contains(node)).collect();
+            let rebalanced = status.conditions.iter().find(|found| found.type_ == "Rebalanced");
+            Ok(match rebalanced {
+                Some(said) if said.status == "True" && missing.is_empty() => Seen::Yes(()),
+                said => Seen::NotYet(format!("not members: {missing:?}; {:?}", said.map(|it| &it.message))),
+            })
+        })
+        .await
+    }
+
     /// Waits until no process is on the node.
     ///
     /// # Errors

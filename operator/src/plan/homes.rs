@@ -65,6 +65,7 @@ pub fn homes<'a>(
     // For look-ups only: the order of a hash map decides nothing here.
     let index: HashMap<&str, usize> = names.iter().enumerate().map(|(i, name)| (*name, i)).collect();
     let mut settled = vec![(0_u32, 0_u32); names.len()];
+    let mut held: BTreeMap<&str, u32> = BTreeMap::new();
     let mut result = Homes { of: Vec::with_capacity(inputs.processes.len()), ..Homes::default() };
     let (mut free, mut positions) = (Vec::new(), Vec::new());
     for (name, process) in &inputs.processes {
@@ -75,11 +76,19 @@ pub fn homes<'a>(
         let seen = Seen { inputs, fitness, index: &index, process };
         let home = match seen.settle(&inputs.hub, name, &mut result.refused) {
             Settled::Home(home) => {
-                if let Home::At { node, by } = &home
-                    && let Some(slot) = index.get(node)
-                {
-                    let (fixed, wished) = &mut settled[*slot];
-                    *(if *by == Authority::Wish { wished } else { fixed }) += 1;
+                match &home {
+                    Home::At { node, by } => {
+                        if let Some(slot) = index.get(node) {
+                            let (fixed, wished) = &mut settled[*slot];
+                            *(if *by == Authority::Wish { wished } else { fixed }) += 1;
+                        }
+                    }
+                    Home::Stays => {
+                        if let Some(node) = process.owner_node() {
+                            *held.entry(node).or_default() += 1;
+                        }
+                    }
+                    Home::Pending(_) | Home::Doomed => {}
                 }
                 home
             }
@@ -98,7 +107,8 @@ pub fn homes<'a>(
         .zip(settled)
         .map(|(name, (fixed, wished))| Slot { name, fixed, wished, room: room(inputs.nodes.get(*name)) })
         .collect();
-    for (position, slot) in positions.into_iter().zip(place(&slots, &free)) {
+    let held: Vec<u32> = held.into_values().collect();
+    for (position, slot) in positions.into_iter().zip(place(&slots, &held, &free)) {
         result.of[position] = match slot {
             Some(slot) => Home::At { node: names[slot], by: Authority::Distribution },
             None => Home::Pending(nowhere(names.is_empty())),

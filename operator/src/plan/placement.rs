@@ -63,15 +63,19 @@ fn finish(mut z: u64) -> u64 {
 }
 
 /// The slot of each process, in the order of `free`; `None` where no slot has room.
+///
+/// `held` are the loads of nodes that take nothing new and keep what they have: lost from sight, cordoned. They are
+/// counted as if they were slots, so that the others share among themselves just what is theirs, and nothing has to go
+/// back when such a node returns with all that it had.
 #[must_use]
-pub fn place(slots: &[Slot<'_>], free: &[Free<'_>]) -> Vec<Option<usize>> {
+pub fn place(slots: &[Slot<'_>], held: &[u32], free: &[Free<'_>]) -> Vec<Option<usize>> {
     let mut placed: Vec<Option<usize>> = free.iter().map(|process| process.at).collect();
     let mut loads = vec![0_u32; slots.len()];
     for slot in placed.iter().flatten() {
         loads[*slot] += 1;
     }
     let wished: usize = slots.iter().map(|slot| slot.wished as usize).sum();
-    let shares = shares(slots, &loads, free.len() + wished);
+    let shares = shares(slots, held, &loads, free.len() + wished);
     let mut missing: Vec<u32> = (0..slots.len())
         .map(|i| shares[i].saturating_sub(slots[i].wished).saturating_sub(loads[i]))
         .collect();
@@ -83,11 +87,12 @@ pub fn place(slots: &[Slot<'_>], free: &[Free<'_>]) -> Vec<Option<usize>> {
 
 /// How many free and wished processes each slot should have: the level, in whole numbers, at which all loads are as even as the
 /// fixed ones and the room allow. The remainder stays where most processes are, so that the fewest move.
-fn shares(slots: &[Slot<'_>], loads: &[u32], free: usize) -> Vec<u32> {
+fn shares(slots: &[Slot<'_>], held: &[u32], loads: &[u32], free: usize) -> Vec<u32> {
     let at_level = |level: u32| {
-        slots.iter().map(|slot| u64::from(level.min(slot.room).saturating_sub(slot.fixed))).sum::<u64>()
+        let open = slots.iter().map(|slot| level.min(slot.room).saturating_sub(slot.fixed));
+        open.chain(held.iter().map(|load| level.min(*load))).map(u64::from).sum::<u64>()
     };
-    let free = free as u64;
+    let free = free as u64 + held.iter().copied().map(u64::from).sum::<u64>();
     let (mut low, mut high) = (0_u32, slots.iter().map(|slot| slot.room).max().unwrap_or(0));
     // The highest level that needs no more processes than there are.
     while low < high {
@@ -96,7 +101,9 @@ fn shares(slots: &[Slot<'_>], loads: &[u32], free: usize) -> Vec<u32> {
     }
     let mut shares: Vec<u32> =
         slots.iter().map(|slot| low.min(slot.room).saturating_sub(slot.fixed)).collect();
-    let rest = free - at_level(low).min(free);
+    // Who cannot give anything away has the first part of the remainder already.
+    let above = held.iter().filter(|load| **load > low).count() as u64;
+    let rest = (free - at_level(low).min(free)).saturating_sub(above);
     let mut raised: Vec<usize> =
         (0..slots.len()).filter(|i| slots[*i].fixed <= low && slots[*i].room > low).collect();
     // Most above its share first; the rest by name, which is the order of the slots.

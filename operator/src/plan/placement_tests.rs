@@ -74,7 +74,7 @@ proptest! {
         let slots: Vec<_> = nodes.iter().zip(&case.slots)
             .map(|(name, (fixed, room))| Slot { name, fixed: *fixed, wished: 0, room: *room }).collect();
         let free = frees(&processes, &case.at);
-        let placed = place(&slots, &free);
+        let placed = place(&slots, &[], &free);
 
         let before = loads(slots.len(), &case.at);
         let naive = poured(&slots, &before, free.len());
@@ -91,7 +91,7 @@ proptest! {
         let moved = placed.iter().zip(&case.at).filter(|(to, at)| at.is_some() && to != at).count();
         let least: u32 = before.iter().zip(&naive).map(|(load, share)| load.saturating_sub(*share)).sum();
         prop_assert_eq!(moved, least as usize, "as few moves as the naive shares need");
-        prop_assert_eq!(place(&slots, &frees(&processes, &placed)), placed, "placing again changes nothing");
+        prop_assert_eq!(place(&slots, &[], &frees(&processes, &placed)), placed, "placing again changes nothing");
     }
 
     #[test]
@@ -100,20 +100,20 @@ proptest! {
     ) {
         let (nodes, processes) = (names("n", count), names("p", processes));
         let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX }).collect();
-        let whole = place(&slots, &frees(&processes, &vec![None; processes.len()]));
+        let whole = place(&slots, &[], &frees(&processes, &vec![None; processes.len()]));
         let gone = pick.index(count);
 
         let fewer: Vec<_> = slots.iter().enumerate().filter(|(i, _)| *i != gone).map(|(_, s)| s.clone()).collect();
         let without = |slot: usize| (slot != gone).then(|| if slot > gone { slot - 1 } else { slot });
         let at: Vec<_> = whole.iter().map(|slot| slot.and_then(without)).collect();
-        let left = place(&fewer, &frees(&processes, &at));
+        let left = place(&fewer, &[], &frees(&processes, &at));
         for (from, to) in at.iter().zip(&left) {
             prop_assert!(from.is_none() || from == to, "a leave moved somebody who was not concerned");
         }
 
         let with = |slot: usize| if slot >= gone { slot + 1 } else { slot };
         let at: Vec<_> = left.iter().map(|slot| slot.map(with)).collect();
-        let joined = place(&slots, &frees(&processes, &at));
+        let joined = place(&slots, &[], &frees(&processes, &at));
         let moved: Vec<_> = at.iter().zip(&joined).filter(|(from, to)| from != to).collect();
         prop_assert!(moved.iter().all(|(_, to)| **to == Some(gone)), "a join moved between old members");
         prop_assert!(moved.len() <= processes.len().div_ceil(count), "{} moved", moved.len());
@@ -124,7 +124,7 @@ proptest! {
 fn a_thousand_nodes_are_balanced_within_two_percent() {
     let (nodes, processes) = (names("n", 100), names("p", 10_000));
     let slots: Vec<_> = nodes.iter().map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX }).collect();
-    let placed = place(&slots, &frees(&processes, &vec![None; processes.len()]));
+    let placed = place(&slots, &[], &frees(&processes, &vec![None; processes.len()]));
     assert!(loads(slots.len(), &placed).iter().all(|load| *load == 100));
 }
 
@@ -132,7 +132,7 @@ fn a_thousand_nodes_are_balanced_within_two_percent() {
 fn the_remainder_follows_the_names_and_not_the_order_of_the_nodes() {
     let processes = names("p", 6);
     let slots = ["a", "b", "c"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
-    let placed = place(&slots, &frees(&processes, &[None; 6]));
+    let placed = place(&slots, &[], &frees(&processes, &[None; 6]));
     // Which process is where is decided by the scores alone, until a node has its share.
     let first = placed[0].unwrap();
     let best = (0..3).max_by_key(|slot| score("p000", slots[*slot].name)).unwrap();
@@ -146,9 +146,12 @@ fn who_was_refused_by_a_node_goes_elsewhere_even_at_the_cost_of_the_balance() {
         Free { name: "p0", at: Some(0), ..Free::default() },
         Free { name: "p1", at: None, avoid: Some(1), ..Free::default() },
     ];
-    assert_eq!(place(&slots, &free), [Some(0), Some(0)]);
+    assert_eq!(place(&slots, &[], &free), [Some(0), Some(0)]);
     let alone = [Slot { name: "b", fixed: 0, wished: 0, room: u32::MAX }];
-    assert_eq!(place(&alone, &[Free { name: "p1", at: None, avoid: Some(0), ..Free::default() }]), [Some(0)]);
+    assert_eq!(
+        place(&alone, &[], &[Free { name: "p1", at: None, avoid: Some(0), ..Free::default() }]),
+        [Some(0)]
+    );
 }
 
 #[test]
@@ -158,7 +161,7 @@ fn of_a_surplus_another_one_goes_than_the_one_that_was_refused() {
         let processes = names("p", 4);
         let mut free = frees(&processes, &[Some(0), Some(0), Some(0), Some(1)]);
         free[refused].avoid = Some(1);
-        let placed = place(&slots, &free);
+        let placed = place(&slots, &[], &free);
         assert_eq!(loads(2, &placed), [2, 2]);
         assert_eq!(placed[refused], free[refused].at, "the refused one stays");
     }
@@ -174,18 +177,33 @@ fn a_move_that_has_not_frozen_goes_back_when_its_origin_returns() {
         for process in pair {
             free[process].origin = Some(0);
         }
-        let placed = place(&slots, &free);
+        let placed = place(&slots, &[], &free);
         let expected: Vec<_> = (0..4).map(|process| Some(usize::from(!pair.contains(&process)))).collect();
         assert_eq!(placed, expected);
     }
 }
 
 #[test]
+fn what_a_node_holds_that_takes_nothing_new_counts_in_the_shares_of_the_others() {
+    let slots = ["a", "b", "new"].map(|name| Slot { name, fixed: 0, wished: 0, room: u32::MAX });
+    let processes = names("p", 12);
+    let at: Vec<_> = (0..12).map(|i| Some(i % 2)).collect();
+    // Of 18 on four nodes everybody has 4 or 5.
+    let placed = place(&slots, &[6], &frees(&processes, &at));
+    assert_eq!(loads(3, &placed), [5, 4, 3]);
+    let placed = place(&slots, &[8], &frees(&processes, &at));
+    assert_eq!(loads(3, &placed), [5, 5, 2], "its three too many are for the new one, when it is back");
+    // A node that holds less than its share keeps nobody from having it.
+    let placed = place(&slots, &[1], &frees(&processes, &at));
+    assert_eq!(loads(3, &placed), [4, 4, 4]);
+}
+
+#[test]
 fn without_room_nobody_is_placed() {
     let slots = [Slot { name: "a", fixed: 1, wished: 0, room: 2 }];
     let processes = names("p", 3);
-    assert_eq!(place(&slots, &frees(&processes, &[None; 3])).iter().flatten().count(), 1);
-    assert_eq!(place(&[], &frees(&processes, &[None; 3])), [None; 3]);
+    assert_eq!(place(&slots, &[], &frees(&processes, &[None; 3])).iter().flatten().count(), 1);
+    assert_eq!(place(&[], &[], &frees(&processes, &[None; 3])), [None; 3]);
 }
 
 #[test]
@@ -193,10 +211,10 @@ fn nobody_is_moved_on_account_of_those_that_a_person_sent_somewhere() {
     let slots = [("a", 2), ("b", 0)].map(|(name, wished)| Slot { name, fixed: 0, wished, room: u32::MAX });
     let processes = names("p", 2);
     let at = [Some(0), Some(0)];
-    assert_eq!(place(&slots, &frees(&processes, &at)), at);
+    assert_eq!(place(&slots, &[], &frees(&processes, &at)), at);
     // But who is new goes where there is less.
     let processes = names("p", 4);
-    let placed = place(&slots, &frees(&processes, &[Some(0), Some(0), None, None]));
+    let placed = place(&slots, &[], &frees(&processes, &[Some(0), Some(0), None, None]));
     assert_eq!(placed, [Some(0), Some(0), Some(1), Some(1)]);
 }
 
@@ -208,8 +226,8 @@ proptest! {
         let (nodes, processes) = (names("n", case.slots.len()), names("p", case.at.len()));
         let slots: Vec<_> = nodes.iter().zip(&case.slots).zip(wished)
             .map(|((name, (fixed, _)), wished)| Slot { name, fixed: *fixed, wished, room: u32::MAX }).collect();
-        let placed = place(&slots, &frees(&processes, &case.at));
+        let placed = place(&slots, &[], &frees(&processes, &case.at));
         prop_assert!(placed.iter().all(Option::is_some));
-        prop_assert_eq!(place(&slots, &frees(&processes, &placed)), placed);
+        prop_assert_eq!(place(&slots, &[], &frees(&processes, &placed)), placed);
     }
 }

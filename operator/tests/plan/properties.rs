@@ -1,6 +1,6 @@
 //! Random histories of nodes, processes and people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -107,6 +107,8 @@ fn judge(world: &World, report: &Report) {
     let fit = |name: &String| world.inputs.nodes.get(name).is_some_and(|it| it.ready && !it.unschedulable);
     assert!(targets.iter().all(fit), "an unfit node is a target: {report}");
     let mut loads: BTreeMap<&str, Load> = targets.iter().map(|it| (it.as_str(), Load::default())).collect();
+    // What stays on nodes that take nothing new.
+    let mut held: BTreeMap<&str, usize> = BTreeMap::new();
     for (name, process) in &world.inputs.processes {
         let facts = process.facts.as_ref().unwrap();
         let at = facts.node.as_deref();
@@ -117,6 +119,8 @@ fn judge(world: &World, report: &Report) {
             assert!(!possible || at == Some(pin), "{name} is not where it is pinned");
             if let Some(load) = loads.get_mut(pin.as_str()) {
                 load.pinned += 1;
+            } else if let Some(at) = at.filter(|at| !loads.contains_key(at)) {
+                *held.entry(at).or_default() += 1;
             }
             continue;
         }
@@ -131,10 +135,11 @@ fn judge(world: &World, report: &Report) {
             None => {
                 let why = report.membership.others.get(at);
                 assert!(why.is_some_and(Fitness::keeps), "{name} is on {at}: {why:?}");
+                *held.entry(at).or_default() += 1;
             }
         }
     }
-    let most = fair(&loads);
+    let most = fair(&loads, &held);
     for (name, load) in &loads {
         assert!(load.free == 0 || load.free + load.pinned <= most, "{name} has {load:?} of {most}: {report}");
     }
@@ -147,17 +152,85 @@ struct Load {
     free: usize,
 }
 
-/// The most that anybody has when all that is not pinned is poured over the members one by one.
-fn fair(loads: &BTreeMap<&str, Load>) -> usize {
-    let mut poured: Vec<usize> = loads.values().map(|load| load.pinned).collect();
+/// The most that a member has when all that is not pinned is poured over the members one by one, and over the nodes that
+/// hold something up to what they hold.
+fn fair(loads: &BTreeMap<&str, Load>, held: &BTreeMap<&str, usize>) -> usize {
+    let members = loads.values().map(|load| (load.pinned, usize::MAX));
+    let mut poured: Vec<(usize, usize)> = members.chain(held.values().map(|held| (0, *held))).collect();
+    let free = loads.values().map(|load| load.wished + load.free).chain(held.values().copied()).sum();
     let mut most = 0;
-    for _ in 0..loads.values().map(|load| load.wished + load.free).sum() {
-        if let Some(least) = poured.iter_mut().min() {
+    for _ in 0..free {
+        let open = poured.iter_mut().filter(|(load, room)| load < room);
+        if let Some((least, _)) = open.min_by_key(|(load, _)| *load) {
             *least += 1;
             most = most.max(*least);
         }
     }
     most
+}
+
+/// What happens to members, and nothing else.
+fn change_of_members() -> impl Strategy<Value = Event> {
+    let node = || 0..NODES;
+    prop_oneof![
+        3 => node().prop_map(Event::Join),
+        1 => node().prop_map(Event::Lose),
+        2 => (node(), any::<bool>()).prop_map(|(n, on)| Event::Cordon(n, on)),
+        3 => (node(), any::<bool>()).prop_map(|(n, on)| Event::Ready(n, on)),
+        1 => node().prop_map(Event::Drain),
+        4 => (1_u8..40).prop_map(Event::Run),
+    ]
+}
+
+/// The node that an event takes out of the members, if it does.
+fn unsettled(event: &Event) -> Option<String> {
+    match event {
+        Event::Lose(n) | Event::Drain(n) | Event::Cordon(n, true) | Event::Ready(n, false) => Some(node(*n)),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// A member that was there all the time has its share from the beginning on: others may take from it, and it gets
+    /// only what has to leave elsewhere.
+    #[test]
+    fn nothing_is_moved_for_the_balance_to_a_member_that_was_there_all_the_time(
+        replicas in 1_u32..30,
+        events in proptest::collection::vec(change_of_members(), 1..16),
+    ) {
+        let mut world = World::new(replicas);
+        let mut steady: BTreeSet<String> = (0..3).map(node).collect();
+        steady.iter().for_each(|node| world.add_node(node));
+        world.settle();
+        world.rebalanced.clear();
+        for event in &events {
+            if let Some(node) = unsettled(event) {
+                steady.remove(&node);
+            }
+            happen(&mut world, event);
+        }
+        world.settle();
+        let wrong: Vec<_> = world.rebalanced.iter().filter(|(_, _, to)| steady.contains(to)).collect();
+        prop_assert!(wrong.is_empty(), "{steady:?} were there all the time: {wrong:?} of {:?}", world.rebalanced);
+    }
+}
+
+/// A member that is lost from sight while another joins, and comes back: what it had stays its own.
+#[test]
+fn a_member_that_comes_back_after_a_join_gives_only_to_the_new_one() {
+    let mut world = World::new(18);
+    ["n1", "n2", "n3"].iter().for_each(|node| world.add_node(node));
+    world.settle();
+    world.inputs.nodes.get_mut("n3").unwrap().ready = false;
+    world.add_node("n4");
+    world.settle();
+    world.inputs.nodes.get_mut("n3").unwrap().ready = true;
+    world.settle();
+    let targets: BTreeSet<&str> = world.rebalanced.iter().map(|(_, _, to)| to.as_str()).collect();
+    assert_eq!(targets, ["n4"].into(), "{:?}", world.rebalanced);
+    assert_eq!(["n1", "n2", "n3", "n4"].map(|node| world.at(node).len()), [5, 4, 5, 4]);
 }
 
 proptest! {

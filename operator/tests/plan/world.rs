@@ -26,6 +26,8 @@ pub struct World {
     pub refusing: BTreeMap<String, String>,
     /// Most moves that were under way at once.
     pub busiest: usize,
+    /// Every move that was begun for the balance between nodes that are there, with process, source and target.
+    pub rebalanced: Vec<(String, String, String)>,
 }
 
 impl World {
@@ -54,7 +56,7 @@ impl World {
             taken: BTreeMap::new(),
             memory: Memory::default(),
         };
-        Self { inputs, moved: 0, refusing: BTreeMap::new(), busiest: 0 }
+        Self { inputs, moved: 0, refusing: BTreeMap::new(), busiest: 0, rebalanced: Vec::new() }
     }
 
     pub fn add_node(&mut self, name: &str) {
@@ -162,6 +164,10 @@ impl World {
                     _ => go.kind,
                 };
                 facts.epoch = facts.epoch.next();
+                let from = facts.node.as_ref().filter(|node| self.inputs.nodes.contains_key(*node));
+                if let Some(from) = from.filter(|_| go.trigger == MigrationTrigger::Rebalance) {
+                    self.rebalanced.push((name.clone(), from.clone(), go.node.clone()));
+                }
                 facts.moving = Some(Moving {
                     kind,
                     trigger: go.trigger,
