@@ -103,6 +103,8 @@ async fn chapters(site: &Site, options: &Options) -> Result<Summary> {
     site.drain(&node).await?;
     trial.settled().await?;
     site.cordon(&node, false).await?;
+    println!("   {node} is uncordoned");
+    trial.balanced().await?;
 
     sleep(quiet).await;
     let owner = trial.owner("cart-0").await?;
@@ -173,7 +175,8 @@ async fn print_moves(mut told: mpsc::UnboundedReceiver<Move>) {
             moved.blackout.map_or_else(String::new, |blackout| format!(", blackout {blackout} ms"));
         let reason = moved.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
         println!(
-            "   {:<9} {:<10} {:<12} {} -> {}{blackout}{reason}",
+            "   {:<10} {:<9} {:<10} {:<12} {} -> {}{blackout}{reason}",
+            moved.trigger.to_string(),
             moved.kind.to_string(),
             moved.result.to_string(),
             moved.process,

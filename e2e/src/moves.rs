@@ -1,6 +1,8 @@
 //! What moved, as the objects say it.
 
-use processhub_crds::{HubProcess, MigrationKind, MigrationRecord, MigrationResult, MigrationSummary};
+use processhub_crds::{
+    HubProcess, MigrationKind, MigrationRecord, MigrationResult, MigrationSummary, MigrationTrigger,
+};
 use serde::Serialize;
 
 /// One move that ended.
@@ -13,6 +15,8 @@ pub struct Move {
     pub epoch: u64,
     /// How.
     pub kind: MigrationKind,
+    /// What caused it.
+    pub trigger: MigrationTrigger,
     /// Node that it left.
     pub from: Option<String>,
     /// Node that it went to.
@@ -55,6 +59,7 @@ impl Move {
             process: process.to_owned(),
             epoch: summary.epoch,
             kind: summary.kind,
+            trigger: summary.trigger,
             from: summary.from.clone(),
             to: summary.to.clone(),
             result: summary.result,

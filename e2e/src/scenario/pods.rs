@@ -15,15 +15,14 @@ pub(super) async fn a_deleted_owner_is_moved_first(site: &Site) -> Result<Findin
     trial.owned_by_another_pod("deleted-1", &owner.uid).await?;
     trial.settled().await?;
     trial.under_load(300).await?;
-    let record = trial.processes().get("deleted-1").await?.status.and_then(|s| s.last_migration);
-    let trigger = record.map(|record| record.trigger);
-    ensure!(trigger == Some(MigrationTrigger::PodDeleted), "it was moved because of {trigger:?}");
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
+    let swaps: Vec<_> = verdict.moves.iter().filter(|moved| moved.is_swap()).collect();
     ensure!(
-        verdict.moves.iter().any(|moved| moved.process == "deleted-1" && moved.is_swap()),
-        "it was not moved: {:?}",
-        verdict.moves
+        matches!(swaps[..], [moved] if moved.process == "deleted-1"
+            && moved.trigger == MigrationTrigger::PodDeleted
+            && moved.blackout.is_some()),
+        "not one move for the deleted pod, or without its blackout: {swaps:?}"
     );
     Ok(verdict.line())
 }

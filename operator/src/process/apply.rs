@@ -14,6 +14,7 @@ use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid};
 use processhub_protocol::ledger::{Kind, MoveResult, Phase, PodRef, Transition};
 use processhub_protocol::wire::{CONTROL_PORT, Forward, Peer, Report, Thaw};
+use tokio::time::Instant;
 
 use super::commands::{activate, address, addressee, freeze, grant, import, missing, source_uid, target_uid};
 use super::incarnation::PodFacts;
@@ -27,6 +28,10 @@ use crate::failpoint::Point;
 
 /// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
 pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the end of a move waits for the length of its blackout, and between two questions for it. Nobody's requests
+/// wait meanwhile.
+const MEASURING: Duration = Duration::from_secs(1);
+const MEASURING_PAUSE: Duration = Duration::from_millis(10);
 
 /// Carries out one effect.
 ///
@@ -155,17 +160,23 @@ async fn write(
     Ok(())
 }
 
-/// Asks the target once more before the move is forgotten, where it has not said yet how long the blackout was: it
-/// learns that from the source, after its own answer to the activation.
+/// Asks the target before the move is forgotten until it says how long the blackout was: it learns that from the source,
+/// after its own answer to the activation. Where the source goes anyway the move ends at once, and without the wait often
+/// before that.
 async fn measure(context: &Context, seen: &mut Observation) {
     let Some(uid) = seen.target_uid().cloned() else { return };
-    let known = seen.reports.get(&uid).is_some_and(|report| report.blackout_microseconds.is_some());
-    let carried = seen.ledger.migration.as_ref().is_some_and(|migration| migration.source.is_some());
-    if known || !carried {
+    let source = seen.ledger.migration.as_ref().and_then(|migration| migration.source.as_ref());
+    if source.is_none_or(|source| seen.dead.contains_key(&source.uid)) {
         return;
     }
+    let measured = |seen: &Observation| {
+        seen.reports.get(&uid).is_some_and(|report| report.blackout_microseconds.is_some())
+    };
     let Ok(to) = address(context, seen, &uid).await else { return };
-    if let Ok(report) = context.sidecars.report(&to, observe::REPORT_PATIENCE).await {
+    let until = Instant::now() + MEASURING;
+    while !measured(seen) && Instant::now() < until {
+        tokio::time::sleep(MEASURING_PAUSE).await;
+        let Ok(report) = context.sidecars.report(&to, observe::REPORT_PATIENCE).await else { return };
         observe::take_in(seen, &uid, report);
     }
 }
