@@ -92,7 +92,7 @@ fn python(summary: &mut Summary) -> Result<()> {
         summary.skip(&format!("Python SDK: needs python3, version {major}.{minor} or newer"));
         return Ok(());
     }
-    summary.step("sidecar for the Python SDK", cargo(["build", "--quiet", "--package", "processhub-sidecar"]))?;
+    summary.step("sidecar to verify with", cargo(["build", "--quiet", "--package", "processhub-sidecar"]))?;
     let mut tests = Command::new("python3");
     tests.current_dir(root().join("sdk/python")).args(["-B", "-m", "tests"]);
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
