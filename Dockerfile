@@ -13,9 +13,11 @@ WORKDIR /src
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
-      --package processhub-operator --package processhub-sidecar --package counter \
+      --package processhub-operator --package processhub-sidecar --package counter --package processhub-e2e \
+      --bin processhub-operator --bin processhub-sidecar --bin counter --bin processhub-load \
  && mkdir /out \
- && cp /target/*/release/processhub-operator /target/*/release/processhub-sidecar /target/*/release/counter /out/
+ && for name in processhub-operator processhub-sidecar counter processhub-load; do \
+      cp /target/*/release/"$name" /out/; done
 
 FROM scratch AS prebuilt
 ARG PREBUILT=.
@@ -37,3 +39,9 @@ FROM scratch AS counter
 COPY --from=binaries /out/counter /counter
 USER 65532:65532
 ENTRYPOINT ["/counter"]
+
+# What drives the demonstration's processes on a cluster that exists already.
+FROM scratch AS clients
+COPY --from=binaries /out/processhub-load /processhub-load
+USER 65532:65532
+ENTRYPOINT ["/processhub-load"]

@@ -15,11 +15,60 @@ pub const SIDECAR_IMAGE: &str = "localhost/processhub-sidecar:dev";
 /// Image of the example worker.
 pub const COUNTER_IMAGE: &str = "localhost/processhub-counter:dev";
 
+/// Image of the clients.
+pub const CLIENTS_IMAGE: &str = "localhost/processhub-clients:dev";
+/// Targets of the Dockerfile and how their images are tagged.
+const IMAGES: [(&str, &str); 4] = [
+    ("operator", OPERATOR_IMAGE),
+    ("sidecar", SIDECAR_IMAGE),
+    ("counter", COUNTER_IMAGE),
+    ("clients", CLIENTS_IMAGE),
+];
+
+/// Images that a cluster pulls by name.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Images, with --cluster kubeconfig")]
+pub struct Images {
+    /// The operator's, where none leads yet
+    #[arg(long, value_name = "IMAGE", default_value = OPERATOR_IMAGE)]
+    pub operator_image: String,
+    /// The sidecar's, where no operator leads yet
+    #[arg(long, value_name = "IMAGE", default_value = SIDECAR_IMAGE)]
+    pub sidecar_image: String,
+    /// The example worker's (target `counter` of the Dockerfile)
+    #[arg(long, value_name = "IMAGE", default_value = COUNTER_IMAGE)]
+    pub worker_image: String,
+    /// The clients' (target `clients` of the Dockerfile)
+    #[arg(long, value_name = "IMAGE", default_value = CLIENTS_IMAGE)]
+    pub clients_image: String,
+}
+
+impl Default for Images {
+    /// As the local cluster has them.
+    fn default() -> Self {
+        Self {
+            operator_image: OPERATOR_IMAGE.to_owned(),
+            sidecar_image: SIDECAR_IMAGE.to_owned(),
+            worker_image: COUNTER_IMAGE.to_owned(),
+            clients_image: CLIENTS_IMAGE.to_owned(),
+        }
+    }
+}
+
 /// Where the built binaries lie.
 #[derive(Clone, Debug)]
 pub struct Binaries {
     dir: PathBuf,
     root: PathBuf,
+}
+
+/// How they are compiled.
+#[derive(Clone, Copy, Debug)]
+enum Profile {
+    /// Optimised, and quick to build again.
+    Cluster,
+    /// As in the images that are released.
+    Release,
 }
 
 impl Binaries {
@@ -28,17 +77,33 @@ impl Binaries {
     /// # Errors
     /// When there is no cargo or the code does not compile.
     pub fn build() -> Result<Self> {
-        let root = repository();
         if let Some(dir) = std::env::var_os(BINARIES) {
             println!("using the binaries in {}", dir.display());
-            return Ok(Self { dir: dir.into(), root });
+            return Ok(Self { dir: dir.into(), root: repository() });
         }
+        Self::compile(Profile::Cluster)
+    }
+
+    /// Builds them as the Dockerfile does, which takes minutes.
+    ///
+    /// # Errors
+    /// When there is no cargo or the code does not compile.
+    pub fn release() -> Result<Self> {
+        Self::compile(Profile::Release)
+    }
+
+    fn compile(profile: Profile) -> Result<Self> {
+        let root = repository();
+        let profile = match profile {
+            Profile::Cluster => "cluster",
+            Profile::Release => "release",
+        };
         let host = host_triple()?;
-        println!("building operator, sidecar, example worker and clients (profile cluster)");
+        println!("building operator, sidecar, example worker and clients (profile {profile})");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&root)
-            .args(["build", "--locked", "--quiet", "--profile", "cluster", "--target", &host])
+            .args(["build", "--locked", "--quiet", "--profile", profile, "--target", &host])
             .args(["--package", "processhub-operator", "--package", "processhub-sidecar"])
             .args(["--package", "counter", "--package", "processhub-e2e", "--bins"]);
         if host.ends_with("linux-gnu") {
@@ -49,7 +114,7 @@ impl Binaries {
         if !status.success() {
             bail!("cargo build failed: {status}");
         }
-        Ok(Self { dir: root.join("target").join(host).join("cluster"), root })
+        Ok(Self { dir: root.join("target").join(host).join(profile), root })
     }
 
     /// A binary by name.
@@ -72,10 +137,10 @@ impl Binaries {
         let context = self.dir.join("images");
         let prebuilt = context.join("bin");
         std::fs::create_dir_all(&prebuilt)?;
-        for name in ["processhub-operator", "processhub-sidecar", "counter"] {
+        for name in ["processhub-operator", "processhub-sidecar", "counter", "processhub-load"] {
             std::fs::copy(self.path(name), prebuilt.join(name)).with_context(|| format!("copy {name}"))?;
         }
-        [("operator", OPERATOR_IMAGE), ("sidecar", SIDECAR_IMAGE), ("counter", COUNTER_IMAGE)]
+        IMAGES
             .into_iter()
             .map(|(target, tag)| {
                 let archive = context.join(format!("{target}.tar"));
@@ -97,7 +162,8 @@ impl Binaries {
     }
 }
 
-fn repository() -> PathBuf {
+/// This checkout.
+pub(crate) fn repository() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root

@@ -1,13 +1,21 @@
 //! `cargo xtask bench`: what things cost, measured.
 
-use anyhow::Result;
+use std::process::Command as Process;
+
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
+use processhub_e2e::bench::{footprint, moves};
+use tokio::runtime::Runtime;
 
 /// What is measured.
 #[derive(Subcommand)]
 pub enum Command {
     /// Moves: blackout, client gap and wall time of a rebalance and a drain, under load
-    Moves(processhub_e2e::bench::Options),
+    Moves(moves::Options),
+    /// Size and idle memory of operator and sidecar, as they are released
+    Footprint(footprint::Options),
+    /// Placement: 100 000 processes over 1 000 nodes, beside its limit; as the operator is released
+    Placement,
 }
 
 /// Measures and prints a table.
@@ -15,8 +23,22 @@ pub enum Command {
 /// # Errors
 /// When the cluster does not come up, or something was lost.
 pub fn run(command: Command) -> Result<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
     match command {
-        Command::Moves(options) => runtime.block_on(processhub_e2e::bench::run(options)),
+        Command::Moves(options) => Runtime::new()?.block_on(moves::run(options)),
+        Command::Footprint(options) => Runtime::new()?.block_on(footprint::run(options)),
+        Command::Placement => placement(),
     }
+}
+
+/// A program of its own beside the code that it times.
+fn placement() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Process::new(cargo)
+        .args(["bench", "--quiet", "--package", "processhub-operator", "--bench", "placement"])
+        .status()
+        .context("cargo cannot be started")?;
+    if !status.success() {
+        bail!("the placement could not be timed");
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use processhub_e2e::artifacts::Binaries;
 use processhub_local_cluster::{LocalCluster, Options, build_tools, default_dir, take_down};
 
 #[derive(Args)]
@@ -59,7 +60,13 @@ enum Command {
     /// Put a node's network cable back
     Heal { node: String },
     /// Load an image file into all nodes, and all that will join
-    Load { image: PathBuf },
+    Load {
+        #[arg(required_unless_present = "built")]
+        image: Option<PathBuf>,
+        /// Load the images of this checkout, which are built first
+        #[arg(long)]
+        built: bool,
+    },
     /// Print the path of a kubeconfig that works from this machine
     Kubeconfig,
     /// Kill the API server
@@ -113,7 +120,13 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::PowerOn { node } => cluster()?.power_on(&node)?,
         Command::Cut { node } => cluster()?.cut(&node)?,
         Command::Heal { node } => cluster()?.heal(&node)?,
-        Command::Load { image } => cluster()?.load(&image)?,
+        Command::Load { image, built } => {
+            let cluster = cluster()?;
+            let built = if built { Binaries::build()?.images()? } else { Vec::new() };
+            for image in built.iter().chain(&image) {
+                cluster.load(image)?;
+            }
+        }
         Command::Kubeconfig => println!("{}", cluster()?.kubeconfig().display()),
         Command::StopApiserver => cluster()?.stop_apiserver()?,
         Command::StartApiserver => cluster()?.start_apiserver()?,

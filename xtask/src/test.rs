@@ -14,6 +14,9 @@ pub struct Arguments {
     /// Leaves out everything that needs a cluster
     #[arg(long)]
     quick: bool,
+    /// Also the scenarios that the usual run leaves out on real kubelets
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
 }
 
 /// What the steps came to.
@@ -57,24 +60,30 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         summary.skip("clusters: --quick");
         return Ok(());
     }
+    summary.step("scenarios on the embedded cluster", scenarios("embedded", false))?;
+    if let Some(why) = local_cluster_impossible() {
+        summary.skip(&format!("local cluster: {why}"));
+        return Ok(());
+    }
+    // One cluster at a time: its addresses are fixed, and two cores are just enough for one.
+    let mut tests = cargo(["test", "--no-fail-fast"]);
+    tests.args(["--package", "processhub-local-cluster", "--package", "processhub-embedded-cluster"]);
+    tests.args(["--", "--test-threads=1", "--nocapture"]);
+    tests.env(CLUSTER_TESTS, "local");
+    summary.step("tests of the local cluster, and of the embedded one against it", tests)?;
+    if !arguments.full {
+        summary.skip(
+            "some scenarios on the local cluster: --full runs them too; on the embedded one all have run",
+        );
+    }
+    summary.step("scenarios on the local cluster", scenarios("local", arguments.full))
+}
+
+fn scenarios(cluster: &str, full: bool) -> Command {
     let mut tests =
         cargo(["test", "--package", "processhub-e2e", "--test", "scenarios", "--", "--nocapture"]);
-    tests.env(CLUSTER_TESTS, "embedded");
-    summary.step("scenarios on the embedded cluster", tests)?;
-    match local_cluster_impossible() {
-        Some(why) => {
-            summary.skip(&format!("local cluster: {why}"));
-            Ok(())
-        }
-        None => {
-            // One cluster at a time: its addresses are fixed, and two cores are just enough for one.
-            let mut tests = cargo(["test", "--no-fail-fast"]);
-            tests.args(["--package", "processhub-local-cluster", "--package", "processhub-embedded-cluster"]);
-            tests.args(["--package", "processhub-e2e", "--", "--test-threads=1", "--nocapture"]);
-            tests.env(CLUSTER_TESTS, "local");
-            summary.step("tests on the local cluster", tests)
-        }
-    }
+    tests.args(full.then_some("--include-ignored")).env(CLUSTER_TESTS, cluster);
+    tests
 }
 
 /// Oldest Python that the SDK for Python runs on.

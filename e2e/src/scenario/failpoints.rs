@@ -69,7 +69,7 @@ const ALSO_LOCAL: &[&str] = &["create-pod", "freeze", "import", "commit", "activ
 
 /// Every effect of the operator is among those that are tried.
 pub(super) async fn every_effect_has_a_failpoint(site: &Site) -> Result<Finding> {
-    let output = Command::new(site.binaries().path("processhub-operator")).arg("failpoints").output()?;
+    let output = Command::new(site.program("processhub-operator")?).arg("failpoints").output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let listed = String::from_utf8(output.stdout)?;
     let mut listed: Vec<_> = listed.lines().collect();

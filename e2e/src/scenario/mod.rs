@@ -24,23 +24,40 @@ pub type Finding = String;
 /// A scenario at work.
 pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Finding>> + 'a>>;
 
+/// Whether others may run on the same cluster at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// It touches only what is in its own namespace.
+    Welcome,
+    /// It changes nodes, stops operators or the API server, or takes the whole machine.
+    Alone,
+}
+
 /// A scenario by name.
 pub struct Scenario {
     /// Unique, with underscores.
     pub name: &'static str,
-    /// Runs it. What it leaves behind is taken away by [`Site::tidy`].
+    /// Runs it. What it leaves behind is taken away by [`Site::tidy_own`], or, after one that was alone, by
+    /// [`Site::tidy`].
     pub run: fn(&Site) -> Run<'_>,
+    /// Whether others may run beside it.
+    pub company: Company,
     /// The one kind of cluster that it can run on, and why; none where it runs on all.
     only: Option<(SiteKind, &'static str)>,
 }
 
 impl Scenario {
-    /// Why the gate leaves it out on that kind of cluster, if it does.
+    /// Why it cannot run on that kind of cluster, if it cannot.
+    #[must_use]
+    pub fn impossible_on(&self, kind: SiteKind) -> Option<&'static str> {
+        self.only.filter(|(only, _)| *only != kind).map(|(_, why)| why)
+    }
+
+    /// Why the usual run leaves it out on that kind of cluster, if it does.
     #[must_use]
     pub fn left_out_on(&self, kind: SiteKind) -> Option<&'static str> {
-        let impossible = self.only.filter(|(only, _)| *only != kind).map(|(_, why)| why);
-        let unproven = kind == SiteKind::Local && !LOCAL_GATE.contains(&self.name);
-        impossible.or(unproven.then_some("not part of the gate on real kubelets yet"))
+        let usual = kind != SiteKind::Local || LOCAL_GATE.contains(&self.name);
+        (!usual).then_some("on real kubelets only with --full")
     }
 }
 
@@ -61,71 +78,76 @@ const LOCAL_GATE: &[&str] = &[
 ];
 
 macro_rules! scenarios {
-    ($($module:ident :: $name:ident $(only $kind:ident: $why:literal)?),* $(,)?) => {
-        /// All scenarios, in the order in which they run.
+    ($($company:ident { $($module:ident :: $name:ident $(only $kind:ident: $why:literal)?),* $(,)? })*) => {
+        /// All scenarios, in the order in which they begin.
         pub const ALL: &[Scenario] = &[
-            $(Scenario {
+            $($(Scenario {
                 name: stringify!($name),
                 run: |site| Box::pin($module::$name(site)),
+                company: Company::$company,
                 only: scenarios!(@only $($kind $why)?),
-            }),*
+            }),*),*
         ];
     };
     (@only) => { None };
     (@only $kind:ident $why:literal) => { Some((SiteKind::$kind, $why)) };
 }
 
-scenarios![
-    wishes::a_wish_moves_a_process_with_its_state,
-    wishes::a_wish_for_a_node_that_is_no_member_is_refused,
-    wishes::a_move_is_cancelled,
-    wishes::a_process_moves_back_and_forth,
-    swaps::a_cold_swap_carries_its_state,
-    swaps::a_cold_swap_without_handover,
-    swaps::a_hot_swap_without_handover,
-    swaps::a_move_is_six_writes_and_peace_is_none,
-    nodes::a_node_joins,
-    nodes::three_nodes_join_at_once,
-    nodes::a_node_is_drained,
-    nodes::a_node_is_cordoned_in_mid_rebalance,
-    nodes::a_node_flaps,
-    nodes::a_node_loses_its_power,
-    pods::a_deleted_owner_is_moved_first,
-    pods::an_owner_deleted_without_grace,
-    pods::an_owner_deleted_by_force,
-    pods::a_template_that_does_not_start,
-    pods::a_worker_without_contract_moves_without_state,
-    pods::a_worker_without_contract_keeps_its_place_with_handover,
-    hub::a_hub_is_scaled,
-    hub::a_hub_is_scaled_in_mid_move,
-    hub::a_process_is_deleted_while_it_moves,
-    hub::a_hub_is_deleted_while_it_rebalances,
-    hub::processes_are_started_by_hand_and_pinned,
-    target::a_target_that_never_becomes_ready,
-    target::a_target_that_refuses_the_state,
-    target::a_target_whose_worker_is_killed_before_the_commit,
-    target::a_target_whose_sidecar_is_killed_before_the_commit,
-    target::a_target_whose_worker_is_killed_after_the_commit,
-    target::a_target_whose_sidecar_is_killed_after_the_commit,
-    source::a_source_whose_sidecar_is_killed_while_frozen,
-    source::a_source_whose_worker_is_killed_while_frozen,
-    source::a_source_whose_worker_is_killed_while_delivered,
-    source::a_worker_that_hangs_in_its_capture,
-    source::a_capture_that_grows_too_old,
-    source::requests_longer_than_the_drain_time,
-    source::a_worker_that_crashes_in_peace,
-    operator::the_leader_is_killed_in_mid_move,
-    operator::a_stale_leader_wakes_up,
-    operator::processes_serve_without_operator_and_api_server,
-    failpoints::every_effect_has_a_failpoint,
-    failpoints::the_operator_dies_before_each_effect,
-    failpoints::the_operator_dies_after_each_effect,
-    failpoints::the_answer_of_each_effect_is_lost,
-    input::objects_beyond_their_bounds_are_refused,
-    input::names_that_are_taken,
-    input::templates_that_cannot_be_used,
-    input::workers_that_answer_nonsense,
-    input::a_worker_of_another_contract,
-    input::a_stranger_commands_the_sidecar,
-    count::many_processes_are_rebalanced only Embedded: "its pods would not fit on one machine with real kubelets",
-];
+scenarios! {
+    Welcome {
+        wishes::a_wish_moves_a_process_with_its_state,
+        wishes::a_wish_for_a_node_that_is_no_member_is_refused,
+        wishes::a_move_is_cancelled,
+        wishes::a_process_moves_back_and_forth,
+        swaps::a_cold_swap_carries_its_state,
+        swaps::a_cold_swap_without_handover,
+        swaps::a_hot_swap_without_handover,
+        pods::a_deleted_owner_is_moved_first,
+        pods::an_owner_deleted_without_grace,
+        pods::an_owner_deleted_by_force,
+        pods::a_template_that_does_not_start,
+        pods::a_worker_without_contract_moves_without_state,
+        pods::a_worker_without_contract_keeps_its_place_with_handover,
+        hub::a_hub_is_scaled_in_mid_move,
+        hub::a_process_is_deleted_while_it_moves,
+        hub::a_hub_is_deleted_while_it_rebalances,
+        hub::processes_are_started_by_hand_and_pinned,
+        target::a_target_that_never_becomes_ready,
+        target::a_target_that_refuses_the_state,
+        target::a_target_whose_worker_is_killed_before_the_commit,
+        target::a_target_whose_sidecar_is_killed_before_the_commit,
+        target::a_target_whose_worker_is_killed_after_the_commit,
+        target::a_target_whose_sidecar_is_killed_after_the_commit,
+        source::a_source_whose_sidecar_is_killed_while_frozen,
+        source::a_source_whose_worker_is_killed_while_frozen,
+        source::a_worker_that_hangs_in_its_capture,
+        source::a_capture_that_grows_too_old,
+        source::requests_longer_than_the_drain_time,
+        source::a_worker_that_crashes_in_peace,
+        input::objects_beyond_their_bounds_are_refused,
+        input::names_that_are_taken,
+        input::templates_that_cannot_be_used,
+        input::workers_that_answer_nonsense,
+        input::a_worker_of_another_contract,
+        input::a_stranger_commands_the_sidecar,
+        failpoints::every_effect_has_a_failpoint,
+    }
+    Alone {
+        swaps::a_move_is_six_writes_and_peace_is_none,
+        nodes::a_node_joins,
+        nodes::three_nodes_join_at_once,
+        nodes::a_node_is_drained,
+        nodes::a_node_is_cordoned_in_mid_rebalance,
+        nodes::a_node_flaps,
+        nodes::a_node_loses_its_power,
+        hub::a_hub_is_scaled,
+        source::a_source_whose_worker_is_killed_while_delivered,
+        operator::the_leader_is_killed_in_mid_move,
+        operator::a_stale_leader_wakes_up,
+        operator::processes_serve_without_operator_and_api_server,
+        failpoints::the_operator_dies_before_each_effect,
+        failpoints::the_operator_dies_after_each_effect,
+        failpoints::the_answer_of_each_effect_is_lost,
+        count::many_processes_are_rebalanced only Embedded: "its pods would not fit on one machine with real kubelets",
+    }
+}

@@ -35,7 +35,7 @@ pub(super) async fn a_stale_leader_wakes_up(site: &Site) -> Result<Finding> {
     // On a kubelet it is ended by its liveness probe if it sleeps for longer.
     let nap = match site.kind() {
         SiteKind::Embedded => Duration::from_secs(60),
-        SiteKind::Local => Duration::from_secs(20),
+        SiteKind::Local | SiteKind::Kubeconfig => Duration::from_secs(20),
     };
     trial.wish_away("stale-0").await?;
     trial.in_phase("stale-0", MigrationPhase::Prepared).await?;

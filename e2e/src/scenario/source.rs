@@ -6,11 +6,9 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::Finding;
-use crate::site::{Signal, Site};
+use crate::site::{SIDECAR, Signal, Site};
 use crate::trial::{HubOptions, Trial};
 use crate::wait::{Seen, until};
-
-const SIDECAR: &str = "processhub-sidecar";
 
 /// Its record on disk says that it is frozen: it comes back so, and the move goes on or is undone.
 pub(super) async fn a_source_whose_sidecar_is_killed_while_frozen(site: &Site) -> Result<Finding> {

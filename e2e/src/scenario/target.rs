@@ -5,7 +5,7 @@ use processhub_crds::MigrationPhase;
 use serde_json::json;
 
 use super::Finding;
-use crate::site::{Signal, Site};
+use crate::site::{SIDECAR, Signal, Site};
 use crate::trial::{HubOptions, Trial};
 
 /// Its pod does not start: the move is undone at its deadline and nobody notices.
@@ -50,7 +50,7 @@ pub(super) async fn a_target_whose_worker_is_killed_before_the_commit(site: &Sit
 }
 
 pub(super) async fn a_target_whose_sidecar_is_killed_before_the_commit(site: &Site) -> Result<Finding> {
-    killed_before(site, "earlier", "processhub-sidecar").await
+    killed_before(site, "earlier", SIDECAR).await
 }
 
 /// While it takes the state: the move is finished or undone, and clients see nothing but a pause.
@@ -76,7 +76,7 @@ pub(super) async fn a_target_whose_worker_is_killed_after_the_commit(site: &Site
 }
 
 pub(super) async fn a_target_whose_sidecar_is_killed_after_the_commit(site: &Site) -> Result<Finding> {
-    killed_after(site, "later", "processhub-sidecar").await
+    killed_after(site, "later", SIDECAR).await
 }
 
 /// Between commit and activation: from there only forward, from what the target has on its disk.

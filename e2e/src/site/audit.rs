@@ -26,6 +26,16 @@ pub struct Write {
 }
 
 impl Write {
+    /// Whether an operator sent it for a process of this namespace, as far as moves count: without events, without the
+    /// hub's own status (it counts its moving processes, once for any number of moves), and without a person's wish,
+    /// which the operator takes back.
+    #[must_use]
+    pub fn is_of_a_move(&self, namespace: &str) -> bool {
+        let of_hub = self.resource.starts_with("processhubs");
+        let other = of_hub || matches!(self.resource.as_str(), "events" | "hubprocesses");
+        self.by_operator && self.namespace == namespace && !other
+    }
+
     /// In short, for a person.
     #[must_use]
     pub fn line(&self) -> String {
@@ -86,6 +96,8 @@ mod tests {
         let write = read_event(&event).unwrap();
         assert_eq!(write.line(), "update hubprocesses/status b");
         assert!(write.by_operator);
+        assert!(write.is_of_a_move("a") && !write.is_of_a_move("b"));
+        assert!(!Write { resource: "processhubs/status".into(), ..write }.is_of_a_move("a"));
         event["responseStatus"]["code"] = json!(409);
         assert_eq!(read_event(&event), None);
     }

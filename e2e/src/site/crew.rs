@@ -77,10 +77,13 @@ impl Crew {
 
     /// Sends a signal to an operator's process.
     pub(super) fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        let seat = self.seat(name)?;
-        let pid = *seat.pid.borrow();
-        let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())).context("that operator is down")?;
-        kill_process(pid, signal).with_context(|| format!("signal {name}"))
+        kill_process(self.pid(name)?, signal).with_context(|| format!("signal {name}"))
+    }
+
+    /// An operator's process.
+    pub(super) fn pid(&self, name: &str) -> Result<Pid> {
+        let pid = *self.seat(name)?.pid.borrow();
+        pid.and_then(|pid| Pid::from_raw(pid.cast_signed())).context("that operator is down")
     }
 
     /// Kills an operator and lets it come back with this failpoint armed, once: it comes back from that without one.

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use processhub_embedded_cluster::{EmbeddedCluster, Entry, ImageSpec, Options, Verb};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 
 use super::SYSTEM;
 use super::audit::{Mark, Write};
@@ -24,6 +24,7 @@ const PORTS: std::ops::Range<u16> = 19_715..19_999;
 
 /// An embedded cluster.
 pub(super) struct Embedded {
+    binaries: Binaries,
     cluster: Arc<EmbeddedCluster>,
     directory: PathBuf,
     kubeconfig: PathBuf,
@@ -31,7 +32,7 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    pub(super) async fn start(binaries: &Binaries, nodes: u8) -> Result<Self> {
+    pub(super) async fn start(binaries: Binaries, nodes: u8) -> Result<Self> {
         println!("starting the embedded cluster with {nodes} nodes");
         let options = Options { keep_directory: true, pods_per_node: 254, ..Options::default() }
             .with_nodes(usize::from(nodes))
@@ -41,7 +42,12 @@ impl Embedded {
         let directory = cluster.directory().to_owned();
         std::fs::create_dir_all(directory.join("operators"))?;
         let kubeconfig = cluster.kubeconfig();
-        Ok(Self { cluster: Arc::new(cluster), directory, kubeconfig, keep: AtomicBool::new(false) })
+        let keep = AtomicBool::new(false);
+        Ok(Self { binaries, cluster: Arc::new(cluster), directory, kubeconfig, keep })
+    }
+
+    pub(super) fn binaries(&self) -> &Binaries {
+        &self.binaries
     }
 
     pub(super) fn kubeconfig(&self) -> PathBuf {
@@ -61,11 +67,11 @@ impl Embedded {
         self.keep.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn recipe(&self, binaries: &Binaries) -> Result<Recipe> {
+    pub(super) fn recipe(&self) -> Result<Recipe> {
         let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
         let mut free = PORTS.filter(free);
         let ports = [free.next().context("no free port")?, free.next().context("no free port")?];
-        let (program, kubeconfig) = (binaries.path("processhub-operator"), self.kubeconfig());
+        let (program, kubeconfig) = (self.binaries.path("processhub-operator"), self.kubeconfig());
         Ok(Box::new(move |name| {
             let mut command = Command::new(&program);
             let port = ports[usize::from(name.ends_with('1'))];
@@ -108,10 +114,10 @@ impl Embedded {
         Ok(())
     }
 
-    pub(super) fn signal(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
+    /// The process group of a container.
+    pub(super) fn group(&self, namespace: &str, pod: &str, container: &str) -> Result<Pid> {
         let pid = self.cluster.pid(namespace, pod, container).and_then(Pid::from_raw);
-        let pid = pid.with_context(|| format!("{container} of {pod} does not run"))?;
-        Ok(kill_process_group(pid, signal)?)
+        pid.with_context(|| format!("{container} of {pod} does not run"))
     }
 
     pub(super) fn mark(&self) -> Mark {

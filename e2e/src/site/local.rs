@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use processhub_local_cluster::{LocalCluster, Options, default_dir};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::spawn_blocking;
 
 use super::SYSTEM;
@@ -20,11 +19,13 @@ const NAME: &str = "PROCESSHUB_CLUSTER_NAME";
 const INSIDE: &str = "https://10.96.0.1:443";
 
 /// A local cluster; its calls block, so each has a thread of its own.
-pub(super) struct Local(Arc<LocalCluster>);
+pub(super) struct Local {
+    cluster: Arc<LocalCluster>,
+    binaries: Binaries,
+}
 
 impl Local {
-    pub(super) async fn start(binaries: &Binaries, nodes: u8) -> Result<Self> {
-        let binaries = binaries.clone();
+    pub(super) async fn start(binaries: Binaries, nodes: u8) -> Result<Self> {
         spawn_blocking(move || {
             let images = binaries.images()?;
             println!("starting Kubernetes with {nodes} nodes");
@@ -34,31 +35,35 @@ impl Local {
             }
             let cluster = LocalCluster::up(options)?;
             install(&cluster, binaries.root())?;
-            Ok(Self(Arc::new(cluster)))
+            Ok(Self { cluster: Arc::new(cluster), binaries })
         })
         .await?
     }
 
+    pub(super) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     pub(super) fn kubeconfig(&self) -> PathBuf {
-        self.0.kubeconfig()
+        self.cluster.kubeconfig()
     }
 
     pub(super) fn logs(&self) -> PathBuf {
-        self.0.logs()
+        self.cluster.logs()
     }
 
     pub(super) fn client_command(&self, program: &Path) -> Command {
-        self.0.client_command(program)
+        self.cluster.client_command(program)
     }
 
     /// How an operator of this checkout is run beside the cluster, on its network, with the administrator's rights.
-    pub(super) fn recipe(&self, binaries: &Binaries) -> Result<Recipe> {
+    pub(super) fn recipe(&self) -> Result<Recipe> {
         let text = std::fs::read_to_string(self.kubeconfig()).context("read the kubeconfig")?;
         let mut config: serde_json::Value = serde_json::from_str(&text).context("the kubeconfig")?;
         config["clusters"][0]["cluster"]["server"] = INSIDE.into();
-        let path = self.0.logs().join("inside.kubeconfig");
+        let path = self.cluster.logs().join("inside.kubeconfig");
         std::fs::write(&path, config.to_string()).with_context(|| format!("write {}", path.display()))?;
-        let (cluster, program) = (Arc::downgrade(&self.0), binaries.path("processhub-operator"));
+        let (cluster, program) = (Arc::downgrade(&self.cluster), self.binaries.path("processhub-operator"));
         Ok(Box::new(move |name| {
             // Without a cluster there is nothing to operate; the program says so and ends.
             let mut command = cluster
@@ -93,20 +98,20 @@ impl Local {
         &self,
         work: impl FnOnce(&LocalCluster) -> processhub_local_cluster::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let cluster = Arc::clone(&self.0);
+        let cluster = Arc::clone(&self.cluster);
         Ok(spawn_blocking(move || work(&cluster)).await??)
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark(std::fs::metadata(self.0.audit_log()).map_or(0, |file| file.len()))
+        Mark(std::fs::metadata(self.cluster.audit_log()).map_or(0, |file| file.len()))
     }
 
     pub(super) fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
-        read_log(&self.0.audit_log(), mark)
+        read_log(&self.cluster.audit_log(), mark)
     }
 
     pub(super) async fn stop(self) -> Result<()> {
-        spawn_blocking(move || match Arc::into_inner(self.0) {
+        spawn_blocking(move || match Arc::into_inner(self.cluster) {
             Some(cluster) => Ok(cluster.down()?),
             None => bail!("the cluster is still in use"),
         })
@@ -127,32 +132,6 @@ fn install(cluster: &LocalCluster, root: &Path) -> Result<()> {
         .context("run helm")?;
     if !output.status.success() {
         bail!("helm install failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
-
-/// Sends a signal to every process of a container, known by its id of the container runtime: the machine sees the
-/// processes of all nodes, and the id stands in their control groups.
-pub(super) fn signal_container(id: &str, signal: Signal) -> Result<()> {
-    let mut signalled = 0;
-    for entry in std::fs::read_dir("/proc")? {
-        let path = entry?.path();
-        let Some(pid) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        // A process that ended meanwhile has no group any more.
-        let Ok(group) = std::fs::read_to_string(path.join("cgroup")) else { continue };
-        if let Some(pid) = Pid::from_raw(pid).filter(|_| group.contains(id)) {
-            match kill_process(pid, signal) {
-                Ok(()) => signalled += 1,
-                Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(error).context(format!("signal a process of container {id}")),
-            }
-        }
-    }
-    if signalled == 0 {
-        bail!("container {id} has no process");
     }
     Ok(())
 }

@@ -4,34 +4,41 @@ mod api;
 mod audit;
 mod crew;
 mod embedded;
+mod existing;
 mod local;
+mod machine;
 mod operator;
 
-pub use api::TRIAL;
 pub use audit::{Mark, Write};
 pub use operator::OperatorPod;
-pub use rustix::process::Signal;
+pub use rustix::process::{Pid, Signal};
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use http::HeaderValue;
 use http::header;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::DeleteParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use rustix::io::Errno;
+use rustix::process::{kill_process, kill_process_group};
+use tokio::task::spawn_blocking;
 
-use crate::artifacts::Binaries;
+use crate::artifacts::{Binaries, COUNTER_IMAGE, Images};
 use crew::Crew;
 use embedded::Embedded;
+use existing::Existing;
 use local::Local;
 
 /// Namespace of the operators.
 pub const SYSTEM: &str = "processhub-system";
+/// Name of the sidecar's container in the pods of processes.
+pub const SIDECAR: &str = "processhub-sidecar";
 /// How the test is known in audit logs.
 const USER_AGENT: &str = "processhub-e2e";
 
@@ -42,64 +49,142 @@ pub enum SiteKind {
     Embedded,
     /// Real Kubernetes on this machine: needs Linux and root.
     Local,
+    /// The cluster that KUBECONFIG names: needs kubectl, and images that it can pull.
+    Kubeconfig,
 }
 
-/// A cluster with the system installed. Its end takes everything down.
+impl SiteKind {
+    /// Whether nodes may be started, drained and killed there: they are nobody else's.
+    #[must_use]
+    pub fn owns_nodes(self) -> bool {
+        match self {
+            Self::Embedded | Self::Local => true,
+            Self::Kubeconfig => false,
+        }
+    }
+}
+
+/// A cluster with the system installed. Its end takes away everything that was started for it.
 pub struct Site {
     client: Client,
-    binaries: Binaries,
-    crew: Mutex<Option<Arc<Crew>>>,
-    ground: Ground,
+    crew: Arc<Mutex<Option<Arc<Crew>>>>,
+    ground: Arc<Ground>,
     /// Nodes that it was started with.
-    founders: BTreeSet<String>,
+    founders: Arc<BTreeSet<String>>,
+    /// Namespaces that were created for trials through this handle.
+    trials: Mutex<BTreeSet<String>>,
 }
 
 enum Ground {
     Embedded(Box<Embedded>),
     Local(Local),
+    Existing(Existing),
 }
 
 impl Site {
-    /// Starts a cluster of `nodes` nodes and installs the system with two operators.
+    /// Starts a cluster of `nodes` nodes and installs the system with two operators. Of a cluster that exists already
+    /// the nodes are as they are, and [`Site::connect`] says which images it has to pull.
     ///
     /// # Errors
     /// When the cluster or the operator does not come up.
     pub async fn start(kind: SiteKind, nodes: u8) -> Result<Self> {
-        let binaries = tokio::task::spawn_blocking(Binaries::build).await??;
+        match kind {
+            SiteKind::Embedded | SiteKind::Local => {
+                let binaries = spawn_blocking(Binaries::build).await??;
+                Self::start_with(kind, nodes, binaries).await
+            }
+            SiteKind::Kubeconfig => Self::connect(Images::default()).await,
+        }
+    }
+
+    /// [`Site::start`] with these binaries.
+    ///
+    /// # Errors
+    /// As there, and for a cluster that exists already: it runs images.
+    pub async fn start_with(kind: SiteKind, nodes: u8, binaries: Binaries) -> Result<Self> {
         let (ground, kubeconfig) = match kind {
             SiteKind::Embedded => {
-                let embedded = Embedded::start(&binaries, nodes).await?;
+                let embedded = Embedded::start(binaries, nodes).await?;
                 let kubeconfig = embedded.kubeconfig();
                 (Ground::Embedded(Box::new(embedded)), kubeconfig)
             }
             SiteKind::Local => {
-                let local = Local::start(&binaries, nodes).await?;
+                let local = Local::start(binaries, nodes).await?;
                 let kubeconfig = local.kubeconfig();
                 (Ground::Local(local), kubeconfig)
             }
+            SiteKind::Kubeconfig => return not_ours(),
         };
-        let client = client(&kubeconfig).await?;
-        let mut site = Self { client, binaries, crew: Mutex::default(), ground, founders: BTreeSet::new() };
-        if let Ground::Embedded(embedded) = &site.ground {
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).context("read the cluster's kubeconfig")?;
+        let mut site = Self::of(client(kubeconfig).await?, ground);
+        if let Ground::Embedded(embedded) = &*site.ground {
             embedded::install(&site.client).await?;
-            let (recipe, logs) = (embedded.recipe(&site.binaries)?, embedded.operator_logs());
+            let (recipe, logs) = (embedded.recipe()?, embedded.operator_logs());
             let crew = Crew::start(&operator::NAMES, recipe, embedded.register(), &logs);
             site.set_crew(Some(Arc::new(crew)));
         }
         site.ready().await?;
-        site.founders = site.nodes().await?.into_iter().collect();
-        for node in &site.founders {
+        site.founders = Arc::new(site.nodes().await?.into_iter().collect());
+        for node in &*site.founders {
             site.node_ready(node).await?;
         }
         Ok(site)
     }
 
+    /// The cluster that KUBECONFIG names. The system is installed there unless an operator leads already; what was
+    /// installed is taken away again by [`Site::stop`].
+    ///
+    /// # Errors
+    /// When the cluster cannot be reached, or the operator does not come up.
+    pub async fn connect(images: Images) -> Result<Self> {
+        let kubeconfig = Kubeconfig::read()
+            .context("no cluster: set KUBECONFIG to the file that names one, or write ~/.kube/config")?;
+        let client = client(kubeconfig).await?;
+        let existing = Existing::connect(&client, images).await?;
+        let site = Self::of(client, Ground::Existing(existing));
+        if site.owns_operators()
+            && let Err(error) = site.ready().await
+        {
+            // What was installed is in the way of the next try.
+            let _ = site.stop().await;
+            return Err(error);
+        }
+        Ok(site)
+    }
+
+    fn of(client: Client, ground: Ground) -> Self {
+        let (crew, founders, trials) = (Arc::default(), Arc::default(), Mutex::default());
+        Self { client, crew, ground: Arc::new(ground), founders, trials }
+    }
+
+    /// Another handle of the same cluster, with trials of its own. A cluster ends with [`Site::stop`] of the last one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            crew: Arc::clone(&self.crew),
+            ground: Arc::clone(&self.ground),
+            founders: Arc::clone(&self.founders),
+            trials: Mutex::default(),
+        }
+    }
+
     /// Which kind it is.
     #[must_use]
     pub fn kind(&self) -> SiteKind {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(_) => SiteKind::Embedded,
             Ground::Local(_) => SiteKind::Local,
+            Ground::Existing(_) => SiteKind::Kubeconfig,
+        }
+    }
+
+    /// Whether the operators were installed for this site, so that they may be killed.
+    #[must_use]
+    pub fn owns_operators(&self) -> bool {
+        match &*self.ground {
+            Ground::Embedded(_) | Ground::Local(_) => true,
+            Ground::Existing(existing) => existing.installed(),
         }
     }
 
@@ -109,45 +194,65 @@ impl Site {
         self.client.clone()
     }
 
-    /// A kubeconfig with all rights, usable while the site is up.
+    /// The beginning of a kubectl command line that reaches it from this machine.
     #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
-        match &self.ground {
+    pub fn kubectl(&self) -> String {
+        let kubeconfig = match &*self.ground {
             Ground::Embedded(embedded) => embedded.kubeconfig(),
             Ground::Local(local) => local.kubeconfig(),
-        }
+            Ground::Existing(_) => return "kubectl".to_owned(),
+        };
+        format!("kubectl --kubeconfig {}", kubeconfig.display())
     }
 
-    /// Where the logs are; those of the embedded cluster outlive it only after [`Site::keep_logs`].
+    /// Where the logs are, of a cluster of this machine; those of the embedded cluster outlive it only after
+    /// [`Site::keep_logs`].
     #[must_use]
-    pub fn logs(&self) -> PathBuf {
-        match &self.ground {
-            Ground::Embedded(embedded) => embedded.logs(),
-            Ground::Local(local) => local.logs(),
+    pub fn logs(&self) -> Option<PathBuf> {
+        match &*self.ground {
+            Ground::Embedded(embedded) => Some(embedded.logs()),
+            Ground::Local(local) => Some(local.logs()),
+            Ground::Existing(_) => None,
         }
     }
 
     /// Lets the logs outlive the site.
     pub fn keep_logs(&self) {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => embedded.keep_logs(),
-            Ground::Local(_) => {}
+            Ground::Local(_) | Ground::Existing(_) => {}
         }
     }
 
-    /// The binaries that run in it.
-    #[must_use]
-    pub fn binaries(&self) -> &Binaries {
-        &self.binaries
+    /// A program of this checkout, as it runs in the cluster.
+    ///
+    /// # Errors
+    /// When the cluster runs images from elsewhere.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        match &*self.ground {
+            Ground::Embedded(embedded) => Ok(embedded.binaries().path(name)),
+            Ground::Local(local) => Ok(local.binaries().path(name)),
+            Ground::Existing(_) => not_ours(),
+        }
     }
 
-    /// The command that starts the clients' process where Services can be reached.
+    /// Image of the example worker.
     #[must_use]
-    pub fn load_command(&self) -> Command {
-        let program = self.binaries.path("processhub-load");
-        match &self.ground {
-            Ground::Embedded(_) => Command::new(program),
-            Ground::Local(local) => local.client_command(&program),
+    pub fn worker_image(&self) -> &str {
+        match &*self.ground {
+            Ground::Embedded(_) | Ground::Local(_) => COUNTER_IMAGE,
+            Ground::Existing(existing) => &existing.images().worker_image,
+        }
+    }
+
+    /// The command that starts the clients' process where Services can be reached, for a trial in this namespace.
+    #[must_use]
+    pub fn load_command(&self, namespace: &str) -> Command {
+        const PROGRAM: &str = "processhub-load";
+        match &*self.ground {
+            Ground::Embedded(embedded) => Command::new(embedded.binaries().path(PROGRAM)),
+            Ground::Local(local) => local.client_command(&local.binaries().path(PROGRAM)),
+            Ground::Existing(existing) => existing.clients(namespace, format!("/{PROGRAM}")),
         }
     }
 
@@ -156,9 +261,10 @@ impl Site {
     /// # Errors
     /// When it does not come up.
     pub async fn join(&self) -> Result<String> {
-        let node = match &self.ground {
+        let node = match &*self.ground {
             Ground::Embedded(embedded) => embedded.join()?,
             Ground::Local(local) => local.join().await?,
+            Ground::Existing(_) => return not_ours(),
         };
         self.node_ready(&node).await?;
         Ok(node)
@@ -169,9 +275,10 @@ impl Site {
     /// # Errors
     /// When it cannot be ended.
     pub async fn lose(&self, node: &str) -> Result<()> {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => embedded.lose(node).await,
             Ground::Local(local) => local.lose(node).await,
+            Ground::Existing(_) => not_ours(),
         }
     }
 
@@ -181,9 +288,10 @@ impl Site {
     /// # Errors
     /// When there is no such node.
     pub async fn plug(&self, node: &str, plugged: bool) -> Result<()> {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => embedded.plug(node, plugged),
             Ground::Local(local) => local.plug(node, plugged).await,
+            Ground::Existing(_) => not_ours(),
         }
     }
 
@@ -192,9 +300,10 @@ impl Site {
     /// # Errors
     /// When it cannot be ended or does not come up.
     pub async fn serve_api(&self, up: bool) -> Result<()> {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => embedded.serve_api(up).await,
             Ground::Local(local) => local.serve_api(up).await,
+            Ground::Existing(_) => not_ours(),
         }
     }
 
@@ -215,8 +324,29 @@ impl Site {
     /// # Errors
     /// When it does not run.
     pub async fn signal(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
-        match &self.ground {
-            Ground::Embedded(embedded) => embedded.signal(namespace, pod, container, signal),
+        if let Ground::Embedded(embedded) = &*self.ground {
+            return Ok(kill_process_group(embedded.group(namespace, pod, container)?, signal)?);
+        }
+        for pid in self.processes(namespace, pod, container).await? {
+            match kill_process(pid, signal) {
+                // It has ended meanwhile.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error).context(format!("signal {container} of {pod}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes of a container of a pod, as this machine knows them; at least one.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn processes(&self, namespace: &str, pod: &str, container: &str) -> Result<Vec<Pid>> {
+        let found = match &*self.ground {
+            Ground::Embedded(embedded) => {
+                let group = embedded.group(namespace, pod, container)?;
+                spawn_blocking(move || machine::of_group(group)).await??
+            }
             Ground::Local(_) => {
                 let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
                 let status = pods.get(pod).await?.status.unwrap_or_default();
@@ -229,16 +359,23 @@ impl Site {
                     .and_then(|status| status.container_id)
                     .with_context(|| format!("{container} of {pod} does not run"))?;
                 let id = id.rsplit('/').next().unwrap_or_default().to_owned();
-                tokio::task::spawn_blocking(move || local::signal_container(&id, signal)).await?
+                spawn_blocking(move || machine::of_container(&id)).await??
             }
-        }
+            Ground::Existing(_) => return not_ours(),
+        };
+        ensure!(!found.is_empty(), "{container} of {pod} has no process");
+        Ok(found)
     }
 
     /// A place in the record of writes.
-    pub fn mark(&self) -> Mark {
-        match &self.ground {
-            Ground::Embedded(embedded) => embedded.mark(),
-            Ground::Local(local) => local.mark(),
+    ///
+    /// # Errors
+    /// When the record is not this site's to read.
+    pub fn mark(&self) -> Result<Mark> {
+        match &*self.ground {
+            Ground::Embedded(embedded) => Ok(embedded.mark()),
+            Ground::Local(local) => Ok(local.mark()),
+            Ground::Existing(_) => not_ours(),
         }
     }
 
@@ -247,21 +384,27 @@ impl Site {
     /// # Errors
     /// When the record cannot be read.
     pub fn writes_since(&self, mark: Mark) -> Result<Vec<Write>> {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => Ok(embedded.writes_since(mark)),
             Ground::Local(local) => local.writes_since(mark),
+            Ground::Existing(_) => not_ours(),
         }
     }
 
-    /// Ends the cluster.
+    /// Ends the cluster, or takes away what was created and installed on one that existed before.
     ///
     /// # Errors
     /// When something of it stays behind.
     pub async fn stop(self) -> Result<()> {
+        if self.kind() == SiteKind::Kubeconfig {
+            self.tidy_own().await?;
+        }
         drop(self.crew);
-        match self.ground {
+        let ground = Arc::into_inner(self.ground).context("the cluster is still in use")?;
+        match ground {
             Ground::Embedded(embedded) => embedded.stop().await,
             Ground::Local(local) => local.stop().await,
+            Ground::Existing(existing) => existing.stop(&self.client).await,
         }
     }
 
@@ -284,8 +427,11 @@ fn operator_arguments(metrics_port: u16) -> Vec<String> {
     ]
 }
 
-async fn client(kubeconfig: &Path) -> Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).context("read the cluster's kubeconfig")?;
+fn not_ours<T>() -> Result<T> {
+    bail!("machines, programs and logs of the cluster that KUBECONFIG names are somebody else's")
+}
+
+async fn client(kubeconfig: Kubeconfig) -> Result<Client> {
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     // A test wants to see every refusal.
     config.default_retry = false;

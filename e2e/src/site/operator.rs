@@ -9,14 +9,15 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::json;
 
 use super::crew::Crew;
 use super::{Ground, SYSTEM, Site};
 use crate::wait::{Seen, until};
 
-const LEASE: &str = "processhub-operator-default";
+/// Of the leading operator of the hubs without a class.
+pub(super) const LEASE: &str = "processhub-operator-default";
 /// The chart's Deployment.
 const DEPLOYMENT: &str = "processhub-operator";
 /// The operators that run as child processes.
@@ -98,12 +99,27 @@ impl Site {
         }
     }
 
+    /// The processes of an operator, as this machine knows them.
+    ///
+    /// # Errors
+    /// When it is down.
+    pub async fn processes_of_operator(&self, operator: &OperatorPod) -> Result<Vec<Pid>> {
+        match self.crew() {
+            Some(crew) => Ok(vec![crew.pid(operator.name())?]),
+            None => self.processes(SYSTEM, operator.name(), "operator").await,
+        }
+    }
+
     /// Kills one operator's process as `kill -9` does; it comes back by itself.
     ///
     /// # Errors
     /// When there is no such process.
     pub async fn kill_operator(&self, operator: &OperatorPod) -> Result<()> {
-        self.signal_operator(operator, Signal::KILL).await
+        match &*self.ground {
+            // Its processes are out of reach; without grace the kubelet kills them.
+            Ground::Existing(_) => self.delete_pod(SYSTEM, operator.name(), Some(0)).await,
+            Ground::Embedded(_) | Ground::Local(_) => self.signal_operator(operator, Signal::KILL).await,
+        }
     }
 
     /// Lets one operator alone lead, as a child process of this one that can be armed with failpoints.
@@ -111,11 +127,11 @@ impl Site {
     /// # Errors
     /// When it does not lead within a minute.
     pub async fn one_operator(&self) -> Result<()> {
-        if let Ground::Local(local) = &self.ground
+        if let Ground::Local(local) = &*self.ground
             && self.crew().is_none()
         {
             self.scale_operators(0).await?;
-            let crew = Crew::start(&NAMES, local.recipe(&self.binaries)?, Box::new(|_, _| ()), &local.logs());
+            let crew = Crew::start(&NAMES, local.recipe()?, Box::new(|_, _| ()), &local.logs());
             self.set_crew(Some(Arc::new(crew)));
         }
         self.armed_crew()?.set_present(NAMES[1], false).await?;
@@ -128,13 +144,14 @@ impl Site {
     /// # Errors
     /// When no operator leads within a minute.
     pub async fn all_operators(&self) -> Result<()> {
-        match &self.ground {
+        match &*self.ground {
             Ground::Embedded(_) => self.armed_crew()?.set_present(NAMES[1], true).await?,
             Ground::Local(_) => {
                 self.set_crew(None);
                 self.free_lease().await?;
                 self.scale_operators(2).await?;
             }
+            Ground::Existing(_) => {}
         }
         self.ready().await
     }

@@ -2,8 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::artifacts::COUNTER_IMAGE;
-
 /// Port of the example worker.
 pub const PORT: u16 = 8080;
 
@@ -87,7 +85,7 @@ impl HubOptions {
 }
 
 /// The object.
-pub(super) fn hub(options: &HubOptions) -> Value {
+pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
     let mut environment = vec![json!({"name": "STATE_SIZE", "value": options.state_size.to_string()})];
     environment.extend(options.environment.iter().map(|(name, value)| json!({"name": name, "value": value})));
     let mut spec = json!({
@@ -99,7 +97,7 @@ pub(super) fn hub(options: &HubOptions) -> Value {
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "worker",
-                "image": COUNTER_IMAGE,
+                "image": image,
                 "imagePullPolicy": "IfNotPresent",
                 "env": environment,
                 "securityContext": {

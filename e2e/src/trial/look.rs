@@ -82,6 +82,16 @@ impl Trial<'_> {
         .await
     }
 
+    /// Every process that is owned on the node, with its owner.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn owners_on(&self, node: &str) -> Result<Vec<(String, Owner)>> {
+        let processes = self.list().await?.into_iter();
+        let owned = processes.filter_map(|process| Some((process.name_any(), process.status?.owner?)));
+        Ok(owned.filter(|(_, owner)| owner.node == node).collect())
+    }
+
     /// The owner of a process.
     ///
     /// # Errors
@@ -99,13 +109,13 @@ impl Trial<'_> {
         Ok(self.owner(process).await?.node)
     }
 
-    /// A node that the process is not on.
+    /// A fit node that the process is not on.
     ///
     /// # Errors
     /// When there is none.
     pub async fn another_node(&self, process: &str) -> Result<String> {
         let here = self.owner_node(process).await?;
-        let nodes = self.site.nodes().await?;
+        let nodes = self.site.fit_nodes().await?;
         nodes.into_iter().find(|node| *node != here).context("no other node")
     }
 

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use processhub_crds::HubProcess;
@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::load::{Answer, Call, Calling, RemoteLoad, Target};
 use crate::moves::Move;
 use crate::oracle::Applied;
-use crate::site::{Site, TRIAL};
+use crate::site::Site;
 use crate::wait::{Seen, until};
 use hub::PORT;
 use verdict::Evidence;
@@ -71,9 +71,9 @@ impl<'a> Trial<'a> {
         options: HubOptions,
         tell: Option<mpsc::UnboundedSender<Move>>,
     ) -> Result<Self> {
-        create_namespace(site, namespace).await?;
+        site.create_trial(namespace).await?;
         let journal = Journal::begin(&site.client(), namespace, tell);
-        let mut command = site.load_command();
+        let mut command = site.load_command(namespace);
         command.args(["--run", &options.name, "--pause-milliseconds", &options.pause().to_string()]);
         let load = RemoteLoad::start(command)?;
         let trial = Self {
@@ -95,7 +95,8 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// When it is refused.
     pub async fn create_hub(&self, options: &HubOptions) -> Result<()> {
-        let hub = serde_json::from_value(hub::hub(options)).context("the trial's hub")?;
+        let hub =
+            serde_json::from_value(hub::hub(options, self.site.worker_image())).context("the trial's hub")?;
         self.hubs().create(&PostParams::default(), &hub).await.context("create the hub")?;
         Ok(())
     }
@@ -317,23 +318,6 @@ impl<'a> Trial<'a> {
         let verdict = evidence.judge();
         self.load.stop().await?;
         Ok(verdict)
-    }
-}
-
-async fn create_namespace(site: &Site, name: &str) -> Result<()> {
-    let namespaces: Api<Namespace> = Api::all(site.client());
-    let namespace = serde_json::from_value(json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": name,
-            "labels": {"pod-security.kubernetes.io/enforce": "restricted", TRIAL: "true"},
-        },
-    }))?;
-    match namespaces.create(&PostParams::default(), &namespace).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

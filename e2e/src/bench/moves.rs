@@ -53,6 +53,8 @@ struct Row {
     acknowledged: u64,
     lost: u64,
     errors: u64,
+    /// Writes of objects by the operator for each move, without those of the hub's own status and without events.
+    writes: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +70,10 @@ struct Summary {
 /// # Errors
 /// When the cluster does not come up, or something was lost.
 pub async fn run(options: Options) -> Result<()> {
+    anyhow::ensure!(
+        options.cluster.owns_nodes(),
+        "a node has to join and be drained: --cluster embedded or local"
+    );
     let site = Site::start(options.cluster, options.nodes).await?;
     let result = tokio::select! {
         result = measure(&site, &options) => result,
@@ -86,7 +92,7 @@ pub async fn run(options: Options) -> Result<()> {
 
 async fn measure(site: &Site, options: &Options) -> Result<Summary> {
     println!(
-        "{:>9} {:>10} {:>6} {:>8} {:>8}  {:>17}  {:>17} {:>8} {:>5} {:>6}",
+        "{:>9} {:>10} {:>6} {:>8} {:>8}  {:>17}  {:>17} {:>8} {:>5} {:>6} {:>11}",
         "processes",
         "state",
         "moves",
@@ -96,7 +102,8 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
         "gap p50/p99",
         "acked",
         "lost",
-        "errors"
+        "errors",
+        "writes/move"
     );
     let mut rows = Vec::new();
     let mut floor = Percentiles::default();
@@ -110,7 +117,7 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
             }
             let row = one(site, trial, processes, state_size).await?;
             println!(
-                "{:>9} {:>10} {:>6} {:>8.1} {:>8.1}  {:>8.1}/{:>8.1}  {:>8.1}/{:>8.1} {:>8} {:>5} {:>6}",
+                "{:>9} {:>10} {:>6} {:>8.1} {:>8.1}  {:>8.1}/{:>8.1}  {:>8.1}/{:>8.1} {:>8} {:>5} {:>6} {:>11.2}",
                 row.processes,
                 row.state_size,
                 row.moves,
@@ -122,7 +129,8 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
                 row.client_gap.p99,
                 row.acknowledged,
                 row.lost,
-                row.errors
+                row.errors,
+                row.writes
             );
             rows.push(row);
             site.tidy().await?;
@@ -136,6 +144,7 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
 }
 
 async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> Result<Row> {
+    let mark = site.mark()?;
     let joined = site.join().await?;
     let began = Instant::now();
     let share = processes as usize / site.nodes().await?.len();
@@ -146,12 +155,15 @@ async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> 
     site.drain(&joined).await?;
     trial.settled().await?;
     let drain = began.elapsed();
+    let writes = site.writes_since(mark)?;
+    let writes = writes.iter().filter(|write| write.is_of_a_move(trial.namespace())).count();
     let verdict = trial.finish().await?;
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let moves = verdict.moves.iter().filter(|moved| moved.is_swap()).count();
     Ok(Row {
         processes,
         state_size,
-        moves: verdict.moves.iter().filter(|moved| moved.is_swap()).count(),
+        moves,
         join: milliseconds(join),
         drain: milliseconds(drain),
         blackout: verdict.blackout(),
@@ -159,6 +171,7 @@ async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> 
         acknowledged: verdict.account.acknowledged,
         lost: verdict.account.lost,
         errors: verdict.account.errors + verdict.account.unknown,
+        writes: writes as f64 / moves.max(1) as f64,
     })
 }
 

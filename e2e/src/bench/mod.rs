@@ -1,0 +1,4 @@
+//! What things cost, measured.
+
+pub mod footprint;
+pub mod moves;
