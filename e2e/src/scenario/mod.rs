@@ -56,25 +56,41 @@ impl Scenario {
     /// Why the usual run leaves it out on that kind of cluster, if it does.
     #[must_use]
     pub fn left_out_on(&self, kind: SiteKind) -> Option<&'static str> {
-        let usual = kind != SiteKind::Local || LOCAL_GATE.contains(&self.name);
+        let usual = kind != SiteKind::Local || LOCAL_USUAL.contains(&self.name);
         (!usual).then_some("on real kubelets only with --full")
     }
 }
 
-/// What the gate runs on the local cluster: what has passed there. The others run there on request
-/// (`-- --include-ignored`), and on the embedded cluster in any case.
-const LOCAL_GATE: &[&str] = &[
+/// What the usual run tries on real kubelets: some of each family, and what only a real cluster can show (rights, proxies,
+/// kubelets, containers that end). All of them have passed there, and `--full` runs all; on the embedded cluster all
+/// run always.
+const LOCAL_USUAL: &[&str] = &[
     "a_wish_moves_a_process_with_its_state",
-    "a_wish_for_a_node_that_is_no_member_is_refused",
     "a_move_is_cancelled",
-    "a_process_moves_back_and_forth",
     "a_cold_swap_carries_its_state",
-    "a_cold_swap_without_handover",
     "a_hot_swap_without_handover",
+    "a_deleted_owner_is_moved_first",
+    "a_template_that_does_not_start",
+    "a_worker_without_contract_moves_without_state",
+    "a_process_is_deleted_while_it_moves",
+    "a_hub_is_deleted_while_it_rebalances",
+    "processes_are_started_by_hand_and_pinned",
+    "a_target_that_refuses_the_state",
+    "a_target_whose_sidecar_is_killed_before_the_commit",
+    "a_target_whose_worker_is_killed_after_the_commit",
+    "a_source_whose_sidecar_is_killed_while_frozen",
+    "requests_longer_than_the_drain_time",
+    "a_worker_that_crashes_in_peace",
+    "objects_beyond_their_bounds_are_refused",
+    "a_stranger_commands_the_sidecar",
+    "a_move_is_six_writes_and_peace_is_none",
     "three_nodes_join_at_once",
     "a_node_is_drained",
-    "a_node_is_cordoned_in_mid_rebalance",
     "a_node_flaps",
+    "a_node_loses_its_power",
+    "the_leader_is_killed_in_mid_move",
+    "processes_serve_without_operator_and_api_server",
+    "the_operator_dies_before_each_effect",
 ];
 
 macro_rules! scenarios {
@@ -149,5 +165,20 @@ scenarios! {
         failpoints::the_operator_dies_after_each_effect,
         failpoints::the_answer_of_each_effect_is_lost,
         count::many_processes_are_rebalanced only Embedded: "its pods would not fit on one machine with real kubelets",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{ALL, LOCAL_USUAL};
+
+    #[test]
+    fn names_are_unique_and_the_usual_ones_exist() {
+        let all: BTreeSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(all.len(), ALL.len());
+        let unknown: Vec<_> = LOCAL_USUAL.iter().filter(|name| !all.contains(**name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 }

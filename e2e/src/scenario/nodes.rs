@@ -118,7 +118,7 @@ pub(super) async fn a_node_loses_its_power(site: &Site) -> Result<Finding> {
     let joined = site.join().await?;
     let trial = Trial::begin(site, "power", HubOptions::of("power", 12), None).await?;
     // A node that has just joined may get its share by moves.
-    trial.owned_at_least(std::slice::from_ref(&joined), 12 / site.nodes().await?.len()).await?;
+    trial.balanced().await?;
     trial.settled().await?;
     let before = trial.swaps().len();
     let of_node = ListParams::default().fields(&format!("status.owner.node={joined}"));
