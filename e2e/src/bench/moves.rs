@@ -53,6 +53,8 @@ struct Row {
     acknowledged: u64,
     lost: u64,
     errors: u64,
+    /// What some of the errors were.
+    seen: Vec<String>,
     /// Writes of objects by the operator for each move, without those of the hub's own status and without events.
     writes: f64,
 }
@@ -132,6 +134,9 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
                 row.errors,
                 row.writes
             );
+            for sample in &row.seen {
+                println!("  seen: {sample}");
+            }
             rows.push(row);
             site.tidy().await?;
         }
@@ -171,6 +176,7 @@ async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> 
         acknowledged: verdict.account.acknowledged,
         lost: verdict.account.lost,
         errors: verdict.account.errors + verdict.account.unknown,
+        seen: verdict.account.error_samples,
         writes: writes as f64 / moves.max(1) as f64,
     })
 }
