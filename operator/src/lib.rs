@@ -21,6 +21,8 @@ pub mod process;
 mod runtime;
 mod server;
 pub mod sidecar_client;
+#[cfg(test)]
+mod vocabulary_tests;
 mod watch;
 
 pub use context::Options;

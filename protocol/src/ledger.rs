@@ -117,8 +117,6 @@ pub enum AbortReason {
     TargetLost,
     /// The source is gone before the target held its state.
     SourceLost,
-    /// `handover: true` and a worker that cannot hand over.
-    HandoverNotSupported,
     /// An owner was found fenced without a move; it is granted again.
     Regrant,
 }

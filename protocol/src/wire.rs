@@ -310,6 +310,9 @@ pub struct WorkerView {
     /// Its sequence number as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<Seq>,
+    /// Version of the worker contract that it speaks, if that is not the sidecar's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign_contract: Option<u32>,
 }
 
 /// What state the worker is in.

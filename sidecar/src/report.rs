@@ -45,10 +45,11 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
     if gated && matches!(role, Role::Standby | Role::Delivered { .. }) {
         return WorkerView { state: WorkerState::Gated, ..WorkerView::default() };
     }
-    let can_hand_over = live.can_hand_over;
+    let Live { can_hand_over, foreign_contract, .. } = *live;
     match &live.worker {
         Seen::Nothing => {
-            WorkerView { state: WorkerState::Unreachable, can_hand_over, ..WorkerView::default() }
+            let state = WorkerState::Unreachable;
+            WorkerView { state, can_hand_over, foreign_contract, ..WorkerView::default() }
         }
         // It knows no states of its own: it is what its pod may do.
         Seen::Plain => {
@@ -57,7 +58,7 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
                 Role::Active { .. } => WorkerState::Active,
                 Role::Frozen { .. } | Role::Forwarding { .. } => WorkerState::Suspended,
             };
-            WorkerView { state, can_hand_over, ..WorkerView::default() }
+            WorkerView { state, can_hand_over, foreign_contract, ..WorkerView::default() }
         }
         Seen::Contract(info) => WorkerView {
             state: match info.state {
@@ -68,6 +69,7 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
             can_hand_over,
             vsn: info.vsn.clone(),
             seq: Some(info.seq),
+            foreign_contract,
         },
     }
 }

@@ -49,6 +49,8 @@ pub struct Sidecar {
 pub(crate) struct Live {
     /// The worker as last seen.
     pub(crate) worker: Seen,
+    /// The contract's version that it speaks, if that is not ours.
+    pub(crate) foreign_contract: Option<u32>,
     /// Whether it can hand over; unknown until it has answered.
     pub(crate) can_hand_over: Option<bool>,
     /// The epoch at which the worker has said that it serves.

@@ -87,9 +87,13 @@ impl Sidecar {
             // Slow or odd: what was known of it stays; the requests themselves tell whether it serves.
             Err(error) => {
                 tracing::warn!(%error, "the worker does not say how it is");
+                if let WorkerError::Foreign(version) = error {
+                    self.note_foreign(Some(version));
+                }
                 return None;
             }
         };
+        self.note_foreign(None);
         let unchanged = self.live().worker == seen;
         if !unchanged {
             self.change(|live| {
@@ -114,6 +118,12 @@ impl Sidecar {
             }
         }
         Some(seen)
+    }
+
+    fn note_foreign(&self, version: Option<u32>) {
+        if self.live().foreign_contract != version {
+            self.change(|live| live.foreign_contract = version);
+        }
     }
 
     /// Whether the worker of this pod has ever spoken the contract.

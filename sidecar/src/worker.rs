@@ -45,6 +45,9 @@ pub enum WorkerError {
         /// What it said, cleaned.
         body: ErrorBody,
     },
+    /// It speaks another version of the contract.
+    #[error("the worker speaks version {0} of the contract, this sidecar {ours}", ours = contract::CONTRACT_VERSION)]
+    Foreign(u32),
     /// It answered something that the contract does not allow.
     #[error("the worker's answer breaks the contract: {0}")]
     Malformed(String),
@@ -52,7 +55,10 @@ pub enum WorkerError {
 
 impl From<Violation> for WorkerError {
     fn from(violation: Violation) -> Self {
-        Self::Malformed(violation.to_string())
+        match violation {
+            Violation::Version(version) => Self::Foreign(version),
+            violation => Self::Malformed(violation.to_string()),
+        }
     }
 }
 
@@ -74,7 +80,7 @@ impl WorkerError {
     pub fn disposition(&self, capture: bool) -> Disposition {
         match self {
             Self::Refused { status, .. } => Disposition::of(*status, capture),
-            Self::Call(_) | Self::Malformed(_) => Disposition::Retry,
+            Self::Call(_) | Self::Foreign(_) | Self::Malformed(_) => Disposition::Retry,
         }
     }
 
@@ -83,7 +89,7 @@ impl WorkerError {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { body, .. } => Some(body.code),
-            Self::Call(_) | Self::Malformed(_) => None,
+            Self::Call(_) | Self::Foreign(_) | Self::Malformed(_) => None,
         }
     }
 }

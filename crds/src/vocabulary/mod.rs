@@ -120,6 +120,6 @@ mod tests {
         assert_eq!(ProcessReason::NotAMember.as_str(), "not_a_member");
         assert_eq!(ProcessReason::NoTargetNodes.as_str(), "no_target_nodes");
         assert_eq!(ProcessReason::Draining.as_str(), "draining");
-        assert_eq!(ProcessReason::AlreadyStarted.as_str(), "already_started");
+        assert_eq!(HubReason::AlreadyStarted.as_str(), "already_started");
     }
 }

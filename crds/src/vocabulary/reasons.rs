@@ -47,6 +47,8 @@ vocabulary! {
         OwnerUnreachable = "OwnerUnreachable",
         /// Degraded: a wanted name is taken by a process of another hub.
         AlreadyStarted = "already_started",
+        /// Degraded: workers speak another version of the contract, and their processes cannot start or be moved.
+        ContractVersion = "ContractVersion",
         /// Degraded: moves fail again and again; the message names the process and the last reason.
         MigrationsFailing = "MigrationsFailing",
         /// Degraded=False but worth knowing: `handover: false` was asked for, state is dropped by every move.
@@ -71,8 +73,6 @@ vocabulary! {
         Fenced = "Fenced",
         /// Ready=Unknown: the owner cannot be reached; it may or may not still serve.
         OwnerUnreachable = "OwnerUnreachable",
-        /// Ready=False: the object is being deleted, or its hub.
-        Stopping = "Stopping",
         /// Ready=False: the object names a hub that does not exist.
         HubNotFound = "HubNotFound",
         /// Ready=False or Progressing=False: the hub is not accepted.
@@ -81,8 +81,6 @@ vocabulary! {
         Settled = "Settled",
         /// Progressing: the target's pod exists and is not up yet.
         WaitingForTarget = "WaitingForTarget",
-        /// Progressing: the target takes over the state while the source serves.
-        Syncing = "Syncing",
         /// Progressing: source and target hand the state over.
         HandingOver = "HandingOver",
         /// Progressing: committed; the target becomes active.
@@ -105,8 +103,6 @@ vocabulary! {
         NoTargetNodes = "no_target_nodes",
         /// Progressing: the pinned node is being drained or is cordoned.
         Draining = "draining",
-        /// Progressing=False: another hub has a process of this name, or had it first.
-        AlreadyStarted = "already_started",
         /// Progressing=False: held back by the annotation `processhub.io/paused`.
         Paused = "Paused",
         /// Progressing: waits until other moves have ended.
@@ -117,8 +113,6 @@ vocabulary! {
         StateAtRisk = "StateAtRisk",
         /// Progressing=False: a phase or role that this operator does not know; nothing is touched.
         UnknownPhase = "UnknownPhase",
-        /// Progressing=False: the object's own spec cannot be used; the message names field and remedy.
-        InvalidConfig = "InvalidConfig",
         /// HandoverCapable: the worker speaks the contract and has state.
         ContractSpoken = "ContractSpoken",
         /// HandoverCapable=False: the worker speaks no contract or has no state.
@@ -141,28 +135,20 @@ vocabulary! {
     MoveReason {
         /// A person asked for it.
         Cancelled = "Cancelled",
-        /// A newer wish or a newer assignment replaced it.
-        Superseded = "Superseded",
         /// The plan no longer wants it, for example after an uncordon; nothing had been frozen.
         Withdrawn = "Withdrawn",
         /// `spec.migration.deadlineSeconds` ran out.
         DeadlineExceeded = "DeadlineExceeded",
-        /// The target's pod did not become ready in time.
+        /// The target's pod runs and its worker did not become ready in time.
         TargetNotReady = "TargetNotReady",
-        /// The target's pod cannot start: image, crash.
+        /// The target's pod cannot start, or crashes again and again; the message has the kubelet's words.
         TargetFailed = "TargetFailed",
         /// The target's pod is gone.
         TargetLost = "TargetLost",
-        /// No member has room for the target.
+        /// The target's pod got no room on its node.
         NoRoom = "NoRoom",
         /// The namespace's quota does not allow the target.
         QuotaExceeded = "QuotaExceeded",
-        /// The named node is not a member of the hub.
-        NotAMember = "not_a_member",
-        /// The hub has no node to move to.
-        NoTargetNodes = "no_target_nodes",
-        /// The named node is being drained or is cordoned.
-        Draining = "draining",
         /// The source did not suspend or capture within `stateQueryTimeoutMilliseconds`.
         StateQueryTimeout = "StateQueryTimeout",
         /// The captured state waited longer than `stateTTLMilliseconds`.
@@ -173,22 +159,10 @@ vocabulary! {
         ImportFailed = "ImportFailed",
         /// The source's worker failed to give its state.
         CaptureFailed = "CaptureFailed",
-        /// The source's worker restarted inside the move.
-        SourceRestarted = "SourceRestarted",
         /// The source's pod is gone, or its record.
         SourceLost = "SourceLost",
-        /// A sidecar cannot be reached.
-        Unreachable = "Unreachable",
-        /// The state that arrived is not the state that was sent.
-        DigestMismatch = "DigestMismatch",
-        /// `handover: true`, and the worker does not speak the contract.
-        HandoverNotSupported = "HandoverNotSupported",
         /// No move: an owner had fenced itself and was granted again.
         Regrant = "Regrant",
-        /// The pod of the source was deleted.
-        PodDeleted = "PodDeleted",
-        /// The object or its hub was deleted.
-        Deleted = "Deleted",
     }
 }
 

@@ -207,7 +207,8 @@ pub(super) async fn workers_that_answer_nonsense(site: &Site) -> Result<Finding>
 pub(super) async fn a_worker_of_another_contract(site: &Site) -> Result<Finding> {
     let trial = Trial::begin(site, "version", HubOptions::of("known", 2), None).await?;
     trial.create_hub(&HubOptions::of("foreign", 1).faults("mangle=info:other-version")).await?;
-    let said = trial.says("foreign-0", "Progressing", "WaitingForTarget").await?;
+    let said = trial.says("foreign-0", "HandoverCapable", "ContractVersion").await?;
+    trial.hub_says("foreign", "Degraded", "ContractVersion").await?;
     let to = trial.wish_away("known-0").await?;
     trial.owned_by("known-0", &to).await?;
     trial.settled().await?;

@@ -181,3 +181,15 @@ fn a_status_that_says_the_same_is_the_same() {
     scene.hub.status = Some(first.clone());
     assert_eq!(scene.status(), first, "nothing to write in a steady state");
 }
+
+#[test]
+fn workers_of_another_contract_are_named_with_the_remedy() {
+    let mut scene = scene(1);
+    let capable = json!({ "type": "HandoverCapable", "status": "False", "reason": "ContractVersion", "message": "",
+                          "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    scene.process("cart-0", "n1", json!({ "epoch": 1, "conditions": [capable] }));
+    let status = scene.status();
+    let degraded = conditions::get(&status.conditions, "Degraded").unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "ContractVersion"));
+    assert!(degraded.message.contains("cart-0") && degraded.message.contains("SDK"), "{}", degraded.message);
+}

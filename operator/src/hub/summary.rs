@@ -29,6 +29,7 @@ pub(super) struct Summary {
     unreachable: Vec<String>,
     may_miss: Vec<String>,
     failing: Vec<String>,
+    foreign: Vec<String>,
 }
 
 impl Summary {
@@ -61,6 +62,10 @@ impl Summary {
         }
         if status.is_some_and(|status| status.may_miss.is_some()) {
             self.may_miss.push(name.clone());
+        }
+        let capable = get(conditions, ProcessCondition::HandoverCapable.as_str());
+        if capable.is_some_and(|it| it.reason == ProcessReason::ContractVersion.as_str()) {
+            self.foreign.push(name.clone());
         }
         let Some(facts) = facts else { return };
         if facts.moving.as_ref().is_some_and(|moving| moving.kind != Kind::Start) {
@@ -225,6 +230,14 @@ impl Summary {
             let message =
                 format!("already_started: {}; delete it there or choose another name", some(&names));
             return condition(true, HubReason::AlreadyStarted, &message);
+        }
+        if !self.foreign.is_empty() {
+            let message = format!(
+                "the workers of {} speak another version of the worker contract; build them with an SDK of this \
+                 version, or upgrade ProcessHub",
+                some(&self.foreign)
+            );
+            return condition(true, HubReason::ContractVersion, &message);
         }
         if !self.failing.is_empty() {
             let message = format!(

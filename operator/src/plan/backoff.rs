@@ -37,10 +37,8 @@ fn wait(failed: &FailedMove, pressing: bool) -> u64 {
     let doublings = failed.times.saturating_sub(1).min(10);
     match failed.reason {
         _ if pressing => (PRESSING << doublings).min(LONGEST_PRESSING),
-        Some(MoveReason::Superseded | MoveReason::Withdrawn | MoveReason::Regrant) => 0,
-        Some(MoveReason::Cancelled | MoveReason::ImportRefused | MoveReason::HandoverNotSupported) => {
-            DEFINITE
-        }
+        Some(MoveReason::Withdrawn | MoveReason::Regrant) => 0,
+        Some(MoveReason::Cancelled | MoveReason::ImportRefused) => DEFINITE,
         Some(
             MoveReason::DeadlineExceeded
             | MoveReason::TargetNotReady
@@ -48,19 +46,11 @@ fn wait(failed: &FailedMove, pressing: bool) -> u64 {
             | MoveReason::TargetLost
             | MoveReason::NoRoom
             | MoveReason::QuotaExceeded
-            | MoveReason::NotAMember
-            | MoveReason::NoTargetNodes
-            | MoveReason::Draining
             | MoveReason::StateQueryTimeout
             | MoveReason::StateTTLExpired
             | MoveReason::ImportFailed
             | MoveReason::CaptureFailed
-            | MoveReason::SourceRestarted
-            | MoveReason::SourceLost
-            | MoveReason::Unreachable
-            | MoveReason::DigestMismatch
-            | MoveReason::PodDeleted
-            | MoveReason::Deleted,
+            | MoveReason::SourceLost,
         )
         | None => (LEISURELY << doublings).min(DEFINITE),
     }
@@ -89,7 +79,7 @@ mod tests {
     fn what_a_repetition_cannot_mend_is_left_alone_and_a_withdrawn_move_is_not_punished() {
         assert_eq!(until(&failed(MoveReason::ImportRefused, 1), false), DEFINITE);
         assert_eq!(until(&failed(MoveReason::Cancelled, 1), false), DEFINITE);
-        assert_eq!(until(&failed(MoveReason::Superseded, 3), false), 0);
+        assert_eq!(until(&failed(MoveReason::Withdrawn, 3), false), 0);
     }
 
     #[test]

@@ -213,7 +213,6 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
             .filter(|failure| failure.epoch == epoch)
             .map(|failure| failure.message.clone())
     });
-    let target_trouble = seen.target().and_then(|seen| seen.facts.trouble.as_ref());
     let carried = seen
         .ledger
         .migration
@@ -242,7 +241,8 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
         target_ip: target.and_then(|uid| seen.ip(uid)),
         target_vsn: target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default(),
         stateless: target_report.is_some_and(|report| report.worker.can_hand_over == Some(false)),
-        message: failure.or_else(|| target_trouble.map(|trouble| trouble.words.clone())),
+        message: failure.or_else(|| status::target_words(seen)),
+        blamed: status::blamed(seen),
         blackout_milliseconds: blackout,
     }
 }

@@ -6,6 +6,9 @@ use kube::ResourceExt;
 use processhub_crds::vocabulary::{finalizer, label};
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 
+/// A container that has crashed so often does not come up by being started again.
+const CRASHES: i32 = 3;
+
 /// One pod that carries our labels, as last seen. About half a kilobyte, where the pod itself has ten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodFacts {
@@ -44,10 +47,21 @@ pub struct PodFacts {
 /// What keeps a pod from starting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Whether it has no node because none has room or fits.
-    pub unschedulable: bool,
+    /// How grave it is.
+    pub gravity: Gravity,
     /// Reason and message.
     pub words: String,
+}
+
+/// How grave a pod's trouble is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gravity {
+    /// It has no node because none has room or fits.
+    Unschedulable,
+    /// It may end by itself: an image that cannot be pulled just now, a first crash.
+    Passing,
+    /// Waiting changes nothing: it was not admitted, its image can never be had, it has crashed again and again.
+    Lasting,
 }
 
 impl PodFacts {
@@ -138,25 +152,33 @@ fn trouble(status: &PodStatus) -> Option<Trouble> {
     if let Some((false, message)) = condition(status, "PodScheduled")
         && !message.is_empty()
     {
-        return Some(Trouble { unschedulable: true, words: message.to_owned() });
+        return Some(Trouble { gravity: Gravity::Unschedulable, words: message.to_owned() });
     }
     let waiting = containers(status).find_map(|one| {
         let waiting = one.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         // The way that every container goes.
         let usual = matches!(reason, "PodInitializing" | "ContainerCreating");
-        (!usual).then(|| match waiting.message.as_deref() {
+        let lasting = match reason {
+            "InvalidImageName" | "ErrImageNeverPull" => true,
+            "CrashLoopBackOff" => one.restart_count >= CRASHES,
+            _ => false,
+        };
+        let words = match waiting.message.as_deref() {
             Some(message) => format!("container {}: {reason}: {message}", one.name),
             None => format!("container {}: {reason}", one.name),
-        })
+        };
+        let gravity = if lasting { Gravity::Lasting } else { Gravity::Passing };
+        (!usual).then_some(Trouble { gravity, words })
     });
     let failed = || {
         (status.phase.as_deref() == Some("Failed")).then(|| {
             let reason = status.reason.as_deref().unwrap_or("Failed");
-            format!("{reason}: {}", status.message.as_deref().unwrap_or("no message"))
+            let words = format!("{reason}: {}", status.message.as_deref().unwrap_or("no message"));
+            Trouble { gravity: Gravity::Lasting, words }
         })
     };
-    waiting.or_else(failed).map(|words| Trouble { unschedulable: false, words })
+    waiting.or_else(failed)
 }
 
 #[cfg(test)]
@@ -236,10 +258,26 @@ pub(crate) mod tests {
         assert_eq!(image.trouble.unwrap().words, "container worker: ErrImagePull: no such tag");
         let full = facts(json!({ "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "message": "0/3 nodes are available" }] }));
-        assert!(full.trouble.unwrap().unschedulable);
+        assert_eq!(full.trouble.unwrap().gravity, Gravity::Unschedulable);
         let starting = facts(json!({ "phase": "Pending", "containerStatuses": [{
             "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "state": { "waiting": { "reason": "PodInitializing" } } }] }));
         assert_eq!(starting.trouble, None);
+    }
+
+    #[test]
+    fn trouble_that_passes_is_told_from_trouble_that_lasts() {
+        let waits = |reason: &str, restarts: i32| {
+            let pod = facts(json!({ "phase": "Running", "containerStatuses": [{
+                "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": restarts,
+                "state": { "waiting": { "reason": reason } } }] }));
+            pod.trouble.unwrap().gravity
+        };
+        assert_eq!(waits("ImagePullBackOff", 0), Gravity::Passing);
+        assert_eq!(waits("ErrImageNeverPull", 0), Gravity::Lasting);
+        assert_eq!(waits("CrashLoopBackOff", 1), Gravity::Passing);
+        assert_eq!(waits("CrashLoopBackOff", 3), Gravity::Lasting);
+        let refused = facts(json!({ "phase": "Failed", "reason": "OutOfcpu" }));
+        assert_eq!(refused.trouble.unwrap().gravity, Gravity::Lasting);
     }
 }

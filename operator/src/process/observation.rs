@@ -10,14 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
+use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{
     Decision, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View, Waiting, next,
 };
 use processhub_protocol::id::{PodUid, ProcessUid};
-use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, PodRef};
-use processhub_protocol::wire::Report;
+use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Migration, Phase, PodRef};
+use processhub_protocol::wire::{Report, WorkerState};
 
-use super::incarnation::PodFacts;
+use super::incarnation::{Gravity, PodFacts};
 use super::proof::Proof;
 use crate::assignments::Assignment;
 use crate::index::ProcessName;
@@ -236,9 +237,40 @@ impl Observation {
         // A source that is going cannot be kept by giving up: its move is tried until the end.
         let source_goes = self.owner_pod().is_some_and(|seen| seen.facts.going());
         if self.now >= deadline && !source_goes {
-            return Some(AbortReason::DeadlineExceeded);
+            let late =
+                if self.target_came_up() { AbortReason::DeadlineExceeded } else { AbortReason::TargetFailed };
+            return Some(late);
+        }
+        if self.target_is_hopeless(migration) {
+            return Some(AbortReason::TargetFailed);
         }
         self.assignment.as_ref()?.give_up
+    }
+
+    /// Whether the target has been able to take over, so that it is not what the move waits for.
+    #[must_use]
+    pub fn target_came_up(&self) -> bool {
+        let report = self.target().and_then(|target| self.reports.get(&target.facts.uid));
+        report.is_some_and(|report| match report.role {
+            Role::Standby => matches!(report.worker.state, WorkerState::Standby | WorkerState::Gated),
+            Role::Delivered { .. } | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => {
+                true
+            }
+        })
+    }
+
+    /// Whether waiting for the target changes nothing. A start or a recovery has nothing to go back to: it waits until
+    /// its deadline for somebody who mends what is wrong, unless its pod will not be started at all. What may be the only
+    /// copy of the state is not given up.
+    fn target_is_hopeless(&self, migration: &Migration) -> bool {
+        let Some(target) = self.target() else { return false };
+        let lasting = target.facts.trouble.as_ref().is_some_and(|it| it.gravity == Gravity::Lasting);
+        if target.facts.ended && !target.facts.going() {
+            return true;
+        }
+        let a_move = matches!(migration.kind, Kind::HotSwap | Kind::ColdSwap);
+        let source_lost = migration.source.as_ref().is_some_and(|source| self.dead.contains_key(&source.uid));
+        lasting && a_move && !source_lost && !self.target_came_up()
     }
 
     fn source_view(&self) -> Incarnation {

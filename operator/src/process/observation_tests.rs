@@ -5,6 +5,7 @@ use processhub_protocol::ledger::Transition;
 
 use super::*;
 use crate::assignments::{Assignment, Go};
+use crate::process::incarnation::Trouble;
 use crate::process::incarnation::tests::pod;
 use crate::process::pod::tests::{hub, process};
 use crate::process::proof::Proof;
@@ -130,9 +131,37 @@ fn a_move_is_given_up_for_a_person_a_deadline_or_the_planner_in_this_order() {
     seen.assignment = Some(Assignment { give_up: Some(AbortReason::Withdrawn), ..Assignment::default() });
     assert_eq!(seen.view().give_up, Some(AbortReason::Withdrawn));
     seen.now = Timestamp::from_second(1_600).unwrap();
+    assert_eq!(seen.view().give_up, Some(AbortReason::TargetFailed), "there is no target yet");
+    seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
+    let mut target = report("pod-2", 2);
+    (target.role, target.worker.state) = (Role::Standby, WorkerState::Standby);
+    seen.reports.insert("pod-2".into(), target);
     assert_eq!(seen.view().give_up, Some(AbortReason::DeadlineExceeded));
     seen.object.annotations_mut().insert(annotation::CANCEL_MIGRATION.into(), String::new());
     assert_eq!(seen.view().give_up, Some(AbortReason::Cancelled));
+}
+
+#[test]
+fn a_target_that_will_never_come_up_is_given_up_at_once() {
+    let mut seen = seen(&moving(), 1_000);
+    seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
+    let trouble = |gravity| Some(Trouble { gravity, words: "container worker: CrashLoopBackOff".into() });
+    let target = |seen: &mut Observation, trouble, ended| {
+        let target = seen.pods.get_mut("cart-3-2").unwrap();
+        let facts = Arc::make_mut(&mut target.facts);
+        (facts.trouble, facts.ended) = (trouble, ended);
+    };
+    target(&mut seen, trouble(Gravity::Passing), false);
+    assert_eq!(seen.view().give_up, None);
+    target(&mut seen, trouble(Gravity::Lasting), false);
+    assert_eq!(seen.view().give_up, Some(AbortReason::TargetFailed));
+    // It may hold all that is left of the state.
+    let mut lost = seen.clone();
+    lost.dead.insert("pod-1".into(), Proof::NodeDeleted);
+    assert_eq!(lost.view().give_up, None);
+    // Not admitted by its kubelet.
+    target(&mut lost, trouble(Gravity::Lasting), true);
+    assert_eq!(lost.view().give_up, Some(AbortReason::TargetFailed));
 }
 
 #[test]

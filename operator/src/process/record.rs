@@ -6,13 +6,15 @@
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use processhub_crds::vocabulary::LossReason;
+use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
     ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
     MigrationTrigger, Owner, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
-use processhub_protocol::ledger::{self, Ledger, Migration, MoveResult, Phase, PodRef, Transition};
+use processhub_protocol::ledger::{
+    self, AbortReason, Ledger, Migration, MoveResult, Phase, PodRef, Transition,
+};
 
 use super::words::{abort_reason, kind, kind_word, move_reason, result_word};
 
@@ -95,6 +97,8 @@ pub struct Circumstances {
     pub stateless: bool,
     /// For people: what lies behind an abort.
     pub message: Option<String>,
+    /// What exactly was wrong with a target that failed.
+    pub blamed: MoveReason,
     /// The blackout that the side which serves now measured, in milliseconds.
     pub blackout_milliseconds: Option<u64>,
 }
@@ -142,7 +146,10 @@ pub fn write(
             let migration = after.migration.as_ref()?;
             let aborted = next.migration.get_or_insert_with(|| prepared(status, migration, around));
             aborted.phase = MigrationPhase::Aborted;
-            aborted.reason = Some(move_reason(*reason));
+            aborted.reason = Some(match reason {
+                AbortReason::TargetFailed => around.blamed,
+                reason => move_reason(*reason),
+            });
             aborted.message = around
                 .message
                 .as_deref()
@@ -244,7 +251,7 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
 pub(crate) mod tests {
     use super::*;
     use processhub_crds::MigrationResult;
-    use processhub_protocol::ledger::{AbortReason, Kind, Lost};
+    use processhub_protocol::ledger::{Kind, Lost};
 
     pub(crate) fn around() -> Circumstances {
         Circumstances {
@@ -257,6 +264,7 @@ pub(crate) mod tests {
             target_vsn: "1.8".into(),
             stateless: false,
             message: Some("because".into()),
+            blamed: MoveReason::TargetFailed,
             blackout_milliseconds: Some(7),
         }
     }
@@ -340,7 +348,6 @@ pub(crate) mod tests {
             AbortReason::TargetFailed,
             AbortReason::TargetLost,
             AbortReason::SourceLost,
-            AbortReason::HandoverNotSupported,
             AbortReason::Regrant,
         ] {
             let mut steps = started();
@@ -353,6 +360,26 @@ pub(crate) mod tests {
             let last = status.last_migration.unwrap();
             assert_eq!(last.reason, Some(move_reason(reason)));
             assert_eq!(last.message.as_deref(), Some("because"));
+        }
+    }
+
+    #[test]
+    fn a_target_that_failed_is_blamed_for_what_it_was_and_read_back_as_failed() {
+        for blamed in [
+            MoveReason::TargetFailed,
+            MoveReason::TargetNotReady,
+            MoveReason::NoRoom,
+            MoveReason::QuotaExceeded,
+        ] {
+            let mut steps = started();
+            steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+            let prepared = chain(&steps);
+            let around = Circumstances { blamed, ..around() };
+            let failed = Transition::Abort { reason: AbortReason::TargetFailed };
+            let aborted = write(&prepared, &failed, &around).unwrap();
+            assert_eq!(aborted.migration.as_ref().unwrap().reason, Some(blamed));
+            let ledger = read(&prepared).unwrap().after("cart-3", &failed).unwrap();
+            assert_eq!(read(&aborted).unwrap(), ledger);
         }
     }
 

@@ -3,13 +3,14 @@
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::conditions::{self, Wanted};
-use processhub_crds::vocabulary::{LossReason, ProcessCondition, ProcessReason, Status};
+use processhub_crds::vocabulary::{LossReason, MoveReason, ProcessCondition, ProcessReason, Status};
 use processhub_crds::{ActiveMigration, HubProcessStatus, MayMiss, MigrationResult};
+use processhub_protocol::contract::CONTRACT_VERSION;
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::{Kind, Phase};
 
-use super::incarnation::PodFacts;
+use super::incarnation::{Gravity, PodFacts, Trouble};
 use super::observation::Observation;
 use super::pod;
 use crate::assignments::Held;
@@ -183,15 +184,12 @@ fn waiting_for_target(seen: &Observation, headline: &str) -> (bool, ProcessReaso
     let Some(migration) = seen.object.status.as_ref().and_then(|status| status.migration.as_ref()) else {
         return (true, ProcessReason::WaitingForTarget, "waits for the target.".to_owned());
     };
-    let trouble = seen.target().and_then(|target| target.facts.trouble.as_ref());
-    let reason = match trouble {
-        Some(trouble) if trouble.unschedulable => ProcessReason::NoRoom,
-        None if seen.trouble.as_ref().is_some_and(|words| words.contains("exceeded quota")) => {
-            ProcessReason::QuotaExceeded
-        }
-        Some(_) | None => ProcessReason::WaitingForTarget,
+    let reason = match blamed(seen) {
+        MoveReason::NoRoom => ProcessReason::NoRoom,
+        MoveReason::QuotaExceeded => ProcessReason::QuotaExceeded,
+        _ => ProcessReason::WaitingForTarget,
     };
-    let what = trouble.map_or("is starting", |trouble| trouble.words.as_str());
+    let what = target_words(seen).unwrap_or_else(|| "is starting".to_owned());
     let deadline = migration.deadline.0.strftime("%H:%M:%SZ");
     let risk = match migration.source {
         Some(_) => format!(
@@ -202,6 +200,40 @@ fn waiting_for_target(seen: &Observation, headline: &str) -> (bool, ProcessReaso
         None => format!(" Tried elsewhere after {deadline}."),
     };
     (true, reason, format!("{headline}: {} {what}.{risk}", migration.target.pod))
+}
+
+/// What is wrong with the move's target, should the move be undone for its sake.
+#[must_use]
+pub fn blamed(seen: &Observation) -> MoveReason {
+    let trouble = seen.target().and_then(|target| target.facts.trouble.as_ref());
+    match trouble {
+        Some(Trouble { gravity: Gravity::Unschedulable, .. }) => MoveReason::NoRoom,
+        Some(Trouble { gravity: Gravity::Passing | Gravity::Lasting, .. }) => MoveReason::TargetFailed,
+        None if seen.trouble.as_ref().is_some_and(|words| words.contains("exceeded quota")) => {
+            MoveReason::QuotaExceeded
+        }
+        None if target_contract(seen).is_some() => MoveReason::TargetFailed,
+        None => MoveReason::TargetNotReady,
+    }
+}
+
+/// What keeps the target from taking over, in words for people.
+#[must_use]
+pub fn target_words(seen: &Observation) -> Option<String> {
+    let trouble = seen.target().and_then(|target| target.facts.trouble.as_ref());
+    trouble.map(|trouble| trouble.words.clone()).or_else(|| target_contract(seen).map(another_contract))
+}
+
+/// The contract's version that the target's worker speaks, if it is another one.
+fn target_contract(seen: &Observation) -> Option<u32> {
+    seen.reports.get(seen.target_uid()?)?.worker.foreign_contract
+}
+
+fn another_contract(version: u32) -> String {
+    format!(
+        "its worker speaks version {version} of the worker contract, this system version {CONTRACT_VERSION}: build it \
+         with an SDK of that version, or upgrade ProcessHub"
+    )
 }
 
 fn old_pod(seen: &Observation, headline: &str) -> (bool, ProcessReason, String) {
@@ -223,13 +255,7 @@ fn old_pod(seen: &Observation, headline: &str) -> (bool, ProcessReason, String) 
 
 fn held(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
     let held = seen.assignment.as_ref()?.held.as_ref()?;
-    let ended = matches!(
-        held.reason,
-        ProcessReason::Paused
-            | ProcessReason::AlreadyStarted
-            | ProcessReason::HubNotAccepted
-            | ProcessReason::InvalidConfig
-    );
+    let ended = matches!(held.reason, ProcessReason::Paused | ProcessReason::HubNotAccepted);
     Some((!ended, held.reason, held.message.clone()))
 }
 
@@ -328,7 +354,12 @@ fn capable(seen: &Observation) -> Option<Wanted> {
         let words = "the hub has handover: false: every move drops the state";
         return Some(wanted(false, ProcessReason::HandoverDisabled, words));
     }
-    match seen.owner_report()?.worker.can_hand_over? {
+    let owner = seen.owner_report();
+    let foreign = owner.and_then(|report| report.worker.foreign_contract).or_else(|| target_contract(seen));
+    if let Some(version) = foreign {
+        return Some(wanted(false, ProcessReason::ContractVersion, &another_contract(version)));
+    }
+    match owner?.worker.can_hand_over? {
         true => Some(wanted(true, ProcessReason::ContractSpoken, "")),
         false => Some(wanted(false, ProcessReason::NoContract, "the worker moves without state")),
     }

@@ -50,7 +50,7 @@ fn a_stuck_move_says_what_keeps_it_that_nothing_is_at_risk_when_it_ends_and_how_
     let mut seen = moving();
     let target = seen.pods.get_mut("cart-3-2").unwrap();
     let words = "container worker: ErrImagePull: cart:1.8".to_owned();
-    Arc::make_mut(&mut target.facts).trouble = Some(Trouble { unschedulable: false, words });
+    Arc::make_mut(&mut target.facts).trouble = Some(Trouble { gravity: Gravity::Passing, words });
     let (status, reason, message) = condition(&refreshed(seen), ProcessCondition::Progressing);
     assert_eq!((status.as_str(), reason.as_str()), ("True", "WaitingForTarget"));
     assert_eq!(
@@ -65,8 +65,45 @@ fn a_target_without_room_is_told_apart() {
     let mut seen = moving();
     let target = seen.pods.get_mut("cart-3-2").unwrap();
     Arc::make_mut(&mut target.facts).trouble =
-        Some(Trouble { unschedulable: true, words: "0/3 nodes are available".into() });
+        Some(Trouble { gravity: Gravity::Unschedulable, words: "0/3 nodes are available".into() });
+    assert_eq!(blamed(&seen), MoveReason::NoRoom);
     assert_eq!(condition(&refreshed(seen), ProcessCondition::Progressing).1, "NoRoom");
+}
+
+#[test]
+fn a_target_is_blamed_for_what_kept_it() {
+    let mut seen = moving();
+    assert_eq!(blamed(&seen), MoveReason::TargetNotReady);
+    seen.trouble = Some("create pod: forbidden: exceeded quota: compute".into());
+    assert_eq!(blamed(&seen), MoveReason::QuotaExceeded);
+    let target = seen.pods.get_mut("cart-3-2").unwrap();
+    let words = "container worker: ErrImagePull: cart:1.8".to_owned();
+    Arc::make_mut(&mut target.facts).trouble = Some(Trouble { gravity: Gravity::Passing, words });
+    assert_eq!(blamed(&seen), MoveReason::TargetFailed);
+}
+
+#[test]
+fn a_worker_of_another_contract_is_named_before_and_after_it_owns_the_process() {
+    let foreign = |uid: &str, epoch: u64| {
+        let mut foreign = report(uid, epoch);
+        (foreign.worker.foreign_contract, foreign.worker.can_hand_over) = (Some(2), None);
+        foreign
+    };
+    let mut target = moving();
+    target.reports.insert("pod-2".into(), foreign("pod-2", 2));
+    assert_eq!(blamed(&target), MoveReason::TargetFailed);
+    let target = refreshed(target);
+    let (_, _, message) = condition(&target, ProcessCondition::Progressing);
+    assert!(
+        message.contains("speaks version 2 of the worker contract") && message.contains("SDK"),
+        "{message}"
+    );
+    assert_eq!(condition(&target, ProcessCondition::HandoverCapable).1, "ContractVersion");
+
+    let mut owner = seen(&started(), 1_000);
+    owner.reports.insert("pod-1".into(), foreign("pod-1", 1));
+    let (status, reason, _) = condition(&refreshed(owner), ProcessCondition::HandoverCapable);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ContractVersion"));
 }
 
 #[test]

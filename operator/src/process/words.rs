@@ -51,13 +51,11 @@ pub fn move_reason(reason: AbortReason) -> MoveReason {
         AbortReason::TargetFailed => MoveReason::TargetFailed,
         AbortReason::TargetLost => MoveReason::TargetLost,
         AbortReason::SourceLost => MoveReason::SourceLost,
-        AbortReason::HandoverNotSupported => MoveReason::HandoverNotSupported,
         AbortReason::Regrant => MoveReason::Regrant,
     }
 }
 
-/// The protocol's word for the reason that stands on an object. Words that only people and planners use are undone as
-/// a withdrawn move is.
+/// The protocol's word for the reason that stands on an object.
 #[must_use]
 pub fn abort_reason(reason: Option<MoveReason>) -> AbortReason {
     let Some(reason) = reason else { return AbortReason::Withdrawn };
@@ -69,21 +67,13 @@ pub fn abort_reason(reason: Option<MoveReason>) -> AbortReason {
         MoveReason::StateTTLExpired => AbortReason::StateTTLExpired,
         MoveReason::CaptureFailed => AbortReason::CaptureFailed,
         MoveReason::ImportRefused => AbortReason::ImportRefused,
-        MoveReason::ImportFailed | MoveReason::DigestMismatch => AbortReason::ImportFailed,
+        MoveReason::ImportFailed => AbortReason::ImportFailed,
         MoveReason::TargetFailed
         | MoveReason::TargetNotReady
         | MoveReason::NoRoom
         | MoveReason::QuotaExceeded => AbortReason::TargetFailed,
         MoveReason::TargetLost => AbortReason::TargetLost,
-        MoveReason::SourceLost | MoveReason::SourceRestarted => AbortReason::SourceLost,
-        MoveReason::HandoverNotSupported => AbortReason::HandoverNotSupported,
-        MoveReason::Withdrawn
-        | MoveReason::Superseded
-        | MoveReason::NotAMember
-        | MoveReason::NoTargetNodes
-        | MoveReason::Draining
-        | MoveReason::Unreachable
-        | MoveReason::PodDeleted
-        | MoveReason::Deleted => AbortReason::Withdrawn,
+        MoveReason::SourceLost => AbortReason::SourceLost,
+        MoveReason::Withdrawn => AbortReason::Withdrawn,
     }
 }

@@ -87,6 +87,7 @@ impl Model {
                 can_hand_over: Some(true),
                 vsn: String::new(),
                 seq: None,
+                foreign_contract: None,
             },
             serving,
             serving_for_milliseconds: None,

@@ -129,7 +129,7 @@ pub fn report(record: &Record) -> Report {
         floor: record.floor.epoch,
         role: record.role.clone(),
         challenge: Challenge { boot: BootId::from("boot"), issued_milliseconds: 0 },
-        worker: WorkerView { state: worker, can_hand_over: Some(true), vsn: String::new(), seq: None },
+        worker: WorkerView { state: worker, can_hand_over: Some(true), ..WorkerView::default() },
         serving,
         serving_for_milliseconds: serving.then_some(60_000),
         frozen_for_milliseconds: matches!(record.role, Role::Frozen { .. }).then_some(10),
