@@ -4,7 +4,7 @@
 //! them would be the slowest thing that the operator does. A cache may be late or wrong: nothing that destroys is
 //! decided on it without a live read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,13 +61,19 @@ impl<V> Watched<V> {
         self.listed = Some(HashSet::new());
     }
 
-    /// Drops what the listing did not name, and says whose it was.
-    fn end_listing(&mut self) -> Vec<ProcessName> {
+    /// Drops what the listing did not name, and says whose it was. `last` sees each before it goes.
+    fn end_listing(&mut self, mut last: impl FnMut(&V)) -> Vec<ProcessName> {
         let listed = self.listed.take().unwrap_or_default();
         let mut changed = Vec::new();
         self.by_owner.retain(|owner, values| {
             let before = values.len();
-            values.retain(|name, _| listed.contains(&(owner.clone(), name.clone())));
+            values.retain(|name, value| {
+                let named = listed.contains(&(owner.clone(), name.clone()));
+                if !named {
+                    last(value);
+                }
+                named
+            });
             if values.len() != before {
                 changed.push(owner.clone());
             }
@@ -77,9 +83,32 @@ impl<V> Watched<V> {
     }
 }
 
+/// So many pods are remembered that had ended when their objects went.
+const ENDED: usize = 4096;
+
 /// The pods of all processes.
 #[derive(Debug, Default)]
-pub struct Pods(Mutex<Watched<Arc<PodFacts>>>);
+pub struct Pods(Mutex<Watched<Arc<PodFacts>>>, Mutex<Ended>);
+
+/// Pods that are gone, and of which the kubelet had reported before that every container has ended: the newest of them.
+#[derive(Debug, Default)]
+struct Ended {
+    known: HashSet<PodUid>,
+    order: VecDeque<PodUid>,
+}
+
+impl Ended {
+    fn note(&mut self, pod: &PodUid) {
+        if self.known.insert(pod.clone()) {
+            self.order.push_back(pod.clone());
+        }
+        if self.order.len() > ENDED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
 
 impl Pods {
     /// Takes in what the watch says; returns the processes for which something changed.
@@ -98,6 +127,14 @@ impl Pods {
             Event::Delete(pod) => {
                 let Some(facts) = PodFacts::of(pod) else { return Vec::new() };
                 let owner = owner_of(&facts);
+                let known = pods.by_owner.get(&owner).and_then(|of_owner| of_owner.get(&facts.name));
+                // Only of a pod that was asked to go before: its kubelet knew, and starts nothing of it again. One that
+                // is deleted by force may have been caught between two starts.
+                if known.is_some_and(|known| {
+                    known.uid == facts.uid && (known.ended || (known.going() && facts.ended))
+                }) {
+                    lock(&self.1).note(&facts.uid);
+                }
                 pods.remove(&owner, &facts.name);
                 vec![owner]
             }
@@ -105,8 +142,19 @@ impl Pods {
                 pods.begin_listing();
                 Vec::new()
             }
-            Event::InitDone => pods.end_listing(),
+            Event::InitDone => pods.end_listing(|known| {
+                if known.ended {
+                    lock(&self.1).note(&known.uid);
+                }
+            }),
         }
+    }
+
+    /// Whether this pod is gone, and its kubelet had reported before that every container has ended. Of some thousands
+    /// of the newest; that it is not known proves nothing.
+    #[must_use]
+    pub fn had_ended(&self, pod: &PodUid) -> bool {
+        lock(&self.1).known.contains(pod)
     }
 
     /// The pods that carry the name of this process, also those of an older object of that name.
@@ -148,7 +196,7 @@ impl Routes {
                 routes.begin_listing();
                 Vec::new()
             }
-            Event::InitDone => routes.end_listing(),
+            Event::InitDone => routes.end_listing(|_| ()),
         }
     }
 
@@ -238,6 +286,44 @@ mod tests {
         assert_eq!(pods.of(&cart()).len(), 1, "nothing is dropped while the listing is under way");
         assert_eq!(pods.observe(&Event::InitDone), [cart()]);
         assert!(pods.of(&cart()).is_empty());
+    }
+
+    #[test]
+    fn what_the_kubelet_reported_of_a_pod_outlives_its_object() {
+        let ended = json!({ "phase": "Succeeded", "containerStatuses": [{ "name": "worker", "image": "",
+            "imageID": "", "ready": false, "restartCount": 0, "state": { "terminated": { "exitCode": 0 } } }] });
+        let going = |status: serde_json::Value| {
+            let mut pod = pod(status);
+            pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+            pod
+        };
+        let uid = PodUid::from("pod-18");
+        let after = |events: &[Event<Pod>]| {
+            let pods = Pods::default();
+            for event in events {
+                pods.observe(event);
+            }
+            pods.had_ended(&uid)
+        };
+        assert!(after(&[Event::Apply(going(ended.clone())), Event::Delete(pod(json!({})))]));
+        assert!(after(&[Event::Apply(going(json!({}))), Event::Delete(going(ended.clone()))]));
+        assert!(after(&[Event::Apply(going(ended.clone())), Event::Init, Event::InitDone]));
+        // By force, while it ran or between two starts of its containers.
+        assert!(!after(&[Event::Apply(pod(json!({ "phase": "Running" }))), Event::Delete(pod(json!({})))]));
+        let crashed = json!({ "phase": "Running", "containerStatuses": ended["containerStatuses"] });
+        assert!(!after(&[Event::Apply(pod(crashed.clone())), Event::Delete(going(crashed))]));
+        assert!(!after(&[Event::Apply(going(ended))]), "its object is there and says so itself");
+    }
+
+    #[test]
+    fn only_the_newest_of_the_ended_pods_are_remembered() {
+        let mut ended = Ended::default();
+        for pod in 0..=ENDED {
+            ended.note(&PodUid(pod.to_string()));
+            ended.note(&PodUid(pod.to_string()));
+        }
+        assert_eq!((ended.known.len(), ended.order.len()), (ENDED, ENDED));
+        assert!(!ended.known.contains(&PodUid::from("0")) && ended.known.contains(&PodUid::from("1")));
     }
 
     #[test]

@@ -136,8 +136,9 @@ async fn prove_all(context: &Context, seen: &mut Observation, memory: &mut Memor
     for pod in named(seen) {
         let Some(gone) = memory.gone.get_mut(&pod.uid) else { continue };
         let node = node_evidence(context, Some(&pod.node), &mut nodes).await?;
-        let waited = GoneEvidence { for_: gone.since.elapsed(), grace, renewed: gone.renewed };
-        if waited.waited() && !gone.renewed {
+        let ended = context.pods.had_ended(&pod.uid);
+        let waited = GoneEvidence { for_: gone.since.elapsed(), grace, ended, renewed: gone.renewed };
+        if !ended && waited.waited() && !gone.renewed {
             watch_kubelet(context, &pod.node, gone).await?;
         }
         let evidence = Evidence {

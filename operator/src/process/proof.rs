@@ -48,6 +48,8 @@ pub struct GoneEvidence {
     pub for_: Duration,
     /// The pod's grace period.
     pub grace: Duration,
+    /// Whether, before that, its kubelet was seen to report that every container has ended.
+    pub ended: bool,
     /// Whether the node's kubelet was seen to renew its Lease after grace and reserve had passed: it works, and has
     /// had the time to end what is not listed any more.
     pub renewed: bool,
@@ -103,6 +105,7 @@ pub fn prove(evidence: &Evidence<'_>) -> Option<Proof> {
     }
     match (evidence.facts, evidence.gone) {
         (Some(facts), _) => facts.ended.then_some(Proof::ContainersEnded),
+        (None, Some(gone)) if gone.ended => Some(Proof::ContainersEnded),
         (None, Some(gone)) => (gone.waited() && gone.renewed).then_some(Proof::KubeletWorkedSince),
         (None, None) => None,
     }
@@ -122,8 +125,12 @@ mod tests {
     }
 
     fn gone(seconds: u64, renewed: bool) -> Option<Proof> {
-        let gone =
-            GoneEvidence { for_: Duration::from_secs(seconds), grace: Duration::from_secs(80), renewed };
+        gone_and(false, seconds, renewed)
+    }
+
+    fn gone_and(ended: bool, seconds: u64, renewed: bool) -> Option<Proof> {
+        let (for_, grace) = (Duration::from_secs(seconds), Duration::from_secs(80));
+        let gone = GoneEvidence { for_, grace, ended, renewed };
         prove(&Evidence { pod: &"pod-18".into(), facts: None, node: NODE, confirmed: None, gone: Some(gone) })
     }
 
@@ -162,5 +169,10 @@ mod tests {
         assert_eq!(gone(109, true), None, "renewed too early: grace 80 and reserve 30 have not passed");
         assert_eq!(gone(1_000_000, false), None, "a kubelet that is cut off runs its pods on");
         assert_eq!(gone(110, true), Some(Proof::KubeletWorkedSince));
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_and_had_ended_before_is_dead_at_once() {
+        assert_eq!(gone_and(true, 0, false), Some(Proof::ContainersEnded));
     }
 }
