@@ -149,6 +149,7 @@ scenarios! {
         failpoints::every_effect_has_a_failpoint,
     }
     Alone {
+        wishes::a_wish_is_one_attempt_whoever_leads,
         swaps::a_move_is_six_writes_and_peace_is_none,
         nodes::a_node_joins,
         nodes::three_nodes_join_at_once,

@@ -71,6 +71,36 @@ pub(super) async fn a_move_is_cancelled(site: &Site) -> Result<Finding> {
     Ok(verdict.line())
 }
 
+/// An operator dies when a wish has been tried and before it was removed: the next one does not try it again.
+pub(super) async fn a_wish_is_one_attempt_whoever_leads(site: &Site) -> Result<Finding> {
+    let options = HubOptions::of("attempt", 1).faults("refuse=import");
+    let trial = Trial::begin(site, "attempt", options, None).await?;
+    site.one_operator().await?;
+    let tried = one_attempt(site, &trial).await;
+    site.all_operators().await?;
+    tried?;
+    let verdict = trial.finish().await?;
+    verdict.check_planned()?;
+    Ok(verdict.line())
+}
+
+async fn one_attempt(site: &Site, trial: &Trial<'_>) -> Result<()> {
+    let before = trial.owner("attempt-0").await?;
+    // The operator that is replaced is one end.
+    let ends = site.operator_ends()? + 1;
+    site.arm("remove-wish:before").await?;
+    trial.wish_away("attempt-0").await?;
+    site.operator_ended(ends).await?;
+    let reason = trial.swap_aborted("attempt-0", before.epoch).await?;
+    ensure!(reason == "ImportRefused", "undone because of {reason}");
+    trial.event("attempt-0", "WishRefused").await?;
+    let process = trial.processes().get("attempt-0").await?;
+    ensure!(!process.annotations().contains_key(MOVE_TO), "the wish is still there");
+    trial.under_load(200).await?;
+    ensure!(trial.swaps().len() == 1, "one wish is one move: {:?}", trial.swaps());
+    Ok(())
+}
+
 pub(super) async fn a_process_moves_back_and_forth(site: &Site) -> Result<Finding> {
     let options = HubOptions::of("pingpong", 2)
         .state_size(1 << 20)

@@ -34,7 +34,7 @@ use kube::{Api, ResourceExt};
 use processhub_crds::HubProcess;
 use processhub_protocol::handover::{Effect, Waiting};
 use processhub_protocol::id::ProcessUid;
-use processhub_protocol::ledger::{MoveResult, Transition};
+use processhub_protocol::ledger::Transition;
 use tracing::Instrument;
 
 use crate::assignments::HubKey;
@@ -150,53 +150,52 @@ pub(crate) struct Done {
     waiting: Waiting,
     /// How long to pause, where something failed.
     pause: Option<Duration>,
-    /// Whether a move was undone and ended.
-    undone: bool,
 }
 
 async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -> Result<Done, Conflict> {
-    let mut undone = false;
     for _ in 0..MAX_STEPS {
         seen.leading = context.leadership.valid();
         if let Some(source) = apply::waits_to_hand_on(seen)
             && let Err(error) = apply::hand_on(context, seen, source).await
         {
             let pause = failed(context, seen, memory, "hand-on", &error);
-            return Ok(Done { waiting: Waiting::OldPodGone, pause: Some(pause), undone });
+            return Ok(Done { waiting: Waiting::OldPodGone, pause: Some(pause) });
         }
         match tidy::show_loss(context, seen, memory).await {
             Ok(()) => {}
             Err(CallError::Conflict { .. }) => return Err(Conflict),
             Err(error) => {
                 let pause = failed(context, seen, memory, "show-loss", &error);
-                return Ok(Done { waiting: Waiting::Source, pause: Some(pause), undone });
+                return Ok(Done { waiting: Waiting::Source, pause: Some(pause) });
             }
         }
         let decision = seen.decide();
         if decision.effects.is_empty() {
-            return Ok(Done { waiting: decision.waiting, pause: None, undone });
+            return Ok(Done { waiting: decision.waiting, pause: None });
         }
         // The halves of an undo are independent: a source that does not answer keeps no target from being deleted.
         let mut pause = None;
         for effect in decision.effects {
-            undone |= matches!(
-                effect,
-                Effect::Write(Transition::End { result: MoveResult::Aborted | MoveResult::Failed })
-            );
             let name = effect.name();
-            match apply::apply(context, seen, memory, effect).await {
+            let ends = matches!(effect, Effect::Write(Transition::End { .. }));
+            let ready = if ends { tidy::remove_wishes(context, seen, memory).await } else { Ok(()) };
+            let done = match ready {
+                Ok(()) => apply::apply(context, seen, memory, effect).await,
+                Err(error) => Err(error),
+            };
+            match done {
                 Ok(()) => memory.succeeded(),
                 Err(CallError::Conflict { .. }) => return Err(Conflict),
                 Err(error) => pause = Some(failed(context, seen, memory, name, &error)),
             }
         }
         if pause.is_some() {
-            return Ok(Done { waiting: decision.waiting, pause, undone });
+            return Ok(Done { waiting: decision.waiting, pause });
         }
     }
     tracing::error!("{MAX_STEPS} steps and no end; paused");
     let pause = Some(memory.failed("the steps of this process come to no end".to_owned()));
-    Ok(Done { waiting: Waiting::Nothing, pause, undone })
+    Ok(Done { waiting: Waiting::Nothing, pause })
 }
 
 fn failed(

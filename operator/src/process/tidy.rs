@@ -35,9 +35,7 @@ pub(super) async fn after(
     let mut pause = done.pause.unwrap_or_else(|| pace::pace(&seen, done.waiting));
     if done.waiting != Waiting::Leadership {
         tell_risks(context, &seen, memory, done.waiting);
-        for settled in wish::settled(&seen, done.undone) {
-            remove_wish(context, &mut seen, memory, &settled).await?;
-        }
+        remove_wishes(context, &mut seen, memory).await?;
         delete_orphans(context, &seen, done.waiting).await?;
         pause = pause.min(write_conditions(context, &mut seen, memory, done.waiting).await?);
     }
@@ -87,6 +85,19 @@ fn tell_risks(context: &Context, seen: &Observation, memory: &mut Memory, waitin
     } else if !silent {
         memory.silence_told = false;
     }
+}
+
+/// Removes the wishes that are done or cannot be followed. Those of a move are removed before the move ends: afterwards
+/// nothing on the object would tell them from new ones.
+pub(super) async fn remove_wishes(
+    context: &Context,
+    seen: &mut Observation,
+    memory: &mut Memory,
+) -> Result<(), CallError> {
+    for settled in wish::settled(seen) {
+        remove_wish(context, seen, memory, &settled).await?;
+    }
+    Ok(())
 }
 
 async fn remove_wish(
