@@ -1,16 +1,18 @@
 //! Times the placement of 100 000 processes over 1 000 nodes, and the whole plan around it. Prints; asserts nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
-use processhub_crds::{DistributionStrategy, MigrationStrategy};
-use processhub_operator::assignments::{HubKey, OwnerState, ProcessFacts, ProcessKey};
+use processhub_operator::assignments::ProcessFacts;
 use processhub_operator::plan::placement::{Free, Slot, place};
-use processhub_operator::plan::{Hub, Inputs, Memory, Node, Process, plan};
-use processhub_protocol::handover::{Handover, Waiting};
+use processhub_operator::plan::{Hub, Inputs, Node, Process, plan};
 use processhub_protocol::id::Epoch;
+
+// Each of those who share it needs a part of it.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../src/plan/fixture.rs"]
+mod fixture;
 
 const PROCESSES: usize = 100_000;
 const NODES: usize = 1_000;
@@ -65,25 +67,9 @@ fn main() {
 
 /// A settled hub whose processes are where they were placed.
 fn inputs(processes: &[String], nodes: &[String], placed: &[Option<usize>]) -> Inputs {
-    let hub = Hub {
-        name: "cart".into(),
-        accepted: true,
-        paused: false,
-        deleting: false,
-        replicas: 0,
-        listed: BTreeMap::new(),
-        node_selector: BTreeSet::new(),
-        tolerations: Vec::new(),
-        distribution: DistributionStrategy::ConsistentHashing,
-        migration: MigrationStrategy::HotSwap,
-        handover: Handover::IfCapable,
-        max_concurrent: 32,
-        max_concurrent_per_node: 8,
-        debounce: 0,
-    };
+    let hub = Hub { max_concurrent: 32, max_concurrent_per_node: 8, debounce: 0, ..fixture::hub(0, &[]) };
     let fit = Node { ready: true, ..Node::default() };
     Inputs {
-        now: Timestamp::UNIX_EPOCH,
         hub,
         nodes: nodes[..NODES].iter().map(|name| (name.clone(), fit.clone())).collect(),
         processes: processes
@@ -91,27 +77,12 @@ fn inputs(processes: &[String], nodes: &[String], placed: &[Option<usize>]) -> I
             .zip(placed)
             .map(|(name, slot)| (name.clone(), process(name, slot.map(|slot| nodes[slot].clone()))))
             .collect(),
-        taken: BTreeMap::new(),
-        memory: Memory::default(),
+        ..fixture::inputs(0, &[])
     }
 }
 
 fn process(name: &str, node: Option<String>) -> Process {
-    let facts = ProcessFacts {
-        key: ProcessKey { uid: name.into(), namespace: "shop".into(), name: name.into() },
-        hub: HubKey { namespace: "shop".into(), name: "cart".into() },
-        epoch: Epoch(1),
-        pin: None,
-        wish: None,
-        paused: false,
-        node,
-        owner: OwnerState::Serving,
-        moving: None,
-        capable: Some(true),
-        waiting: Waiting::Nothing,
-        settled_by_wish: false,
-        failed: None,
-    };
+    let facts = ProcessFacts { epoch: Epoch(1), node, ..fixture::facts(name, "nowhere") };
     Process { facts: Some(facts), ..Process::default() }
 }
 

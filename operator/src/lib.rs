@@ -4,6 +4,10 @@
 //! ([`plan`], pure); the [`process`] loop starts, moves and recovers each of them (`processhub_protocol::handover`,
 //! pure). They meet on the [`assignments::Board`]. [`run`] wires them together.
 
+// The fixture of the planner's tests names this crate as those outside of it do.
+#[cfg(test)]
+extern crate self as processhub_operator;
+
 pub mod args;
 pub mod assignments;
 pub mod call;

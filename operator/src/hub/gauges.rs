@@ -98,7 +98,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::plan::fixture::{inputs, moving};
+    use crate::plan::fixture::{Populate, inputs, moving};
 
     fn seen() -> Seen {
         let mut inputs = inputs(2, &["n1", "n2"]);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::assignments::{FailedMove, OwnerState, ProcessFacts};
 use crate::hub::observe::Seen;
-use crate::plan::{Inputs, fixture, plan};
+use crate::plan::fixture::{self, Populate};
+use crate::plan::{Inputs, plan};
 
 /// A hub with its processes, and what its status says.
 struct Scene {

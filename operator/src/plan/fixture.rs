@@ -1,4 +1,4 @@
-//! A small hub for tests.
+//! A small hub, its nodes and processes: for the tests of this crate, those beside it, and the benchmark.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,8 +8,8 @@ use processhub_protocol::handover::{Handover, Waiting};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
 
-use super::{Child, Hub, Inputs, Memory, Node, Process};
-use crate::assignments::{HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
+use processhub_operator::assignments::{HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
+use processhub_operator::plan::{Child, Hub, Inputs, Memory, Node, Process};
 
 /// The hub `cart` with narrow limits.
 pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
@@ -74,16 +74,23 @@ pub(crate) fn moving(from: &str, to: &str, phase: MovingPhase) -> Moving {
     }
 }
 
-impl Inputs {
+/// Processes among the inputs.
+pub(crate) trait Populate {
     /// Adds a process that serves on this node; returns what is known of it, to be changed.
-    pub(crate) fn serving(&mut self, name: &str, node: &str) -> &mut ProcessFacts {
-        let process = Process { managed: true, facts: Some(facts(name, node)), ..Process::default() };
-        self.processes.insert(name.to_owned(), process);
-        self.facts(name)
-    }
+    fn serving(&mut self, name: &str, node: &str) -> &mut ProcessFacts;
 
     /// What is known of a process.
-    pub(crate) fn facts(&mut self, name: &str) -> &mut ProcessFacts {
+    fn facts(&mut self, name: &str) -> &mut ProcessFacts;
+}
+
+impl Populate for Inputs {
+    fn serving(&mut self, name: &str, node: &str) -> &mut ProcessFacts {
+        let process = Process { managed: true, facts: Some(facts(name, node)), ..Process::default() };
+        self.processes.insert(name.to_owned(), process);
+        Populate::facts(self, name)
+    }
+
+    fn facts(&mut self, name: &str) -> &mut ProcessFacts {
         self.processes.get_mut(name).and_then(|process| process.facts.as_mut()).unwrap()
     }
 }

@@ -4,7 +4,7 @@ use processhub_protocol::id::Epoch;
 use super::*;
 use crate::assignments::{Assignment, Go};
 use crate::plan::Child;
-use crate::plan::fixture::{inputs, moving};
+use crate::plan::fixture::{Populate, inputs, moving};
 
 fn go(node: &str) -> Assignment {
     let go =

@@ -4,7 +4,7 @@ use processhub_protocol::id::Epoch;
 
 use super::*;
 use crate::assignments::FailedMove;
-use crate::plan::fixture::{inputs, moving};
+use crate::plan::fixture::{Populate, inputs, moving};
 use crate::plan::{Plan, plan};
 
 fn assignment(plan: &Plan, name: &str) -> Assignment {

@@ -1,17 +1,16 @@
 //! A cluster in which plans are carried out at once and moves go the way that moves go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use processhub_crds::MigrationTrigger;
 use processhub_crds::vocabulary::{MoveReason, ProcessReason};
-use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger};
-use processhub_operator::assignments::{
-    FailedMove, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
-};
-use processhub_operator::plan::{Child, Hub, Inputs, Memory, Node, Plan, Process, Report, lint, plan};
-use processhub_protocol::handover::{Handover, Waiting};
+use processhub_operator::assignments::{FailedMove, Moving, MovingPhase, OwnerState, ProcessFacts};
+use processhub_operator::plan::{Child, Hub, Inputs, Node, Plan, Process, Report, lint, plan};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
+
+use crate::fixture;
 
 /// How long one step of a move takes.
 const STEP: SignedDuration = SignedDuration::from_millis(100);
@@ -32,30 +31,8 @@ pub struct World {
 
 impl World {
     pub fn new(replicas: u32) -> Self {
-        let hub = Hub {
-            name: "cart".into(),
-            accepted: true,
-            paused: false,
-            deleting: false,
-            replicas,
-            listed: BTreeMap::new(),
-            node_selector: BTreeSet::new(),
-            tolerations: Vec::new(),
-            distribution: DistributionStrategy::ConsistentHashing,
-            migration: MigrationStrategy::HotSwap,
-            handover: Handover::IfCapable,
-            max_concurrent: 4,
-            max_concurrent_per_node: 2,
-            debounce: 500,
-        };
-        let inputs = Inputs {
-            now: Timestamp::UNIX_EPOCH,
-            hub,
-            nodes: BTreeMap::new(),
-            processes: BTreeMap::new(),
-            taken: BTreeMap::new(),
-            memory: Memory::default(),
-        };
+        let hub = Hub { max_concurrent: 4, max_concurrent_per_node: 2, ..fixture::hub(replicas, &[]) };
+        let inputs = Inputs { hub, ..fixture::inputs(replicas, &[]) };
         Self { inputs, moved: 0, refusing: BTreeMap::new(), busiest: 0, rebalanced: Vec::new() }
     }
 
@@ -268,19 +245,10 @@ impl World {
 
 fn fresh(name: &str, managed: bool, child: Child) -> Process {
     let facts = ProcessFacts {
-        key: ProcessKey { uid: name.into(), namespace: "shop".into(), name: name.into() },
-        hub: HubKey { namespace: "shop".into(), name: "cart".into() },
         epoch: Epoch(0),
-        pin: None,
-        wish: None,
-        paused: false,
         node: None,
         owner: OwnerState::None,
-        moving: None,
-        capable: Some(true),
-        waiting: Waiting::Nothing,
-        settled_by_wish: false,
-        failed: None,
+        ..fixture::facts(name, "nowhere")
     };
     Process { managed, child, facts: Some(facts), ..Process::default() }
 }
