@@ -11,6 +11,9 @@ pub mod annotation {
     pub const PAUSED: &str = "processhub.io/paused";
     /// On a `HubProcess`: the incarnation with the pod UID in the value is dead; a person vouches for it.
     pub const CONFIRMED_DEAD: &str = "processhub.io/confirmed-dead";
+    /// Not a wish: on a `HubProcess` that its hub lists the operator notes here the keys of the labels that it took from
+    /// the list, so that it takes away what is not listed any more and leaves what others put there.
+    pub const LISTED_LABELS: &str = "processhub.io/listed-labels";
 }
 
 /// Labels that the operator puts on what it creates. The prefix is reserved.

@@ -3,16 +3,17 @@
 //! Each write is conditional on what it was decided on (a UID, a version), and is done through its failpoint. One
 //! object that cannot be written delays no other: the first error is returned when everything has been tried.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
-use processhub_crds::vocabulary::label;
+use processhub_crds::vocabulary::{annotation, label};
 use processhub_crds::{HubProcess, HubProcessSpec, ProcessHub};
 
-use super::observe::{Ownership, Seen, ownership, process_key};
+use super::observe::{Ownership, Seen, listed_labels, ownership, process_key};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
@@ -114,7 +115,7 @@ impl Write {
 
 /// The object of a process that the hub asks for.
 fn new(hub: &ProcessHub, name: &str, child: &Child) -> HubProcess {
-    let Child { config, labels, pin } = child.clone();
+    let Child { config, labels, pin, listed_labels } = child.clone();
     let spec = HubProcessSpec { hub_name: hub.name_any(), config, node_name: pin };
     let mut process = HubProcess::new(name, spec);
     let mut labels = labels;
@@ -123,6 +124,7 @@ fn new(hub: &ProcessHub, name: &str, child: &Child) -> HubProcess {
         name: Some(name.to_owned()),
         namespace: hub.namespace(),
         labels: Some(labels),
+        annotations: note(&listed_labels).map(|note| [note].into()),
         owner_references: hub.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
@@ -131,13 +133,27 @@ fn new(hub: &ProcessHub, name: &str, child: &Child) -> HubProcess {
 
 /// The object as the hub lists it, at the version that was seen.
 fn updated(object: &HubProcess, child: &Child) -> HubProcess {
-    let Child { config, labels, pin } = child.clone();
+    let Child { config, labels, pin, listed_labels: now } = child.clone();
     let mut process = object.clone();
+    let own = process.metadata.labels.get_or_insert_default();
+    for gone in listed_labels(object).difference(&now) {
+        own.remove(gone);
+    }
     process.spec.config = config;
     process.spec.node_name = pin;
     process.metadata.labels.get_or_insert_default().extend(labels);
+    match note(&now) {
+        Some((key, value)) => drop(process.metadata.annotations.get_or_insert_default().insert(key, value)),
+        None => drop(process.annotations_mut().remove(annotation::LISTED_LABELS)),
+    }
     process.metadata.managed_fields = None;
     process
+}
+
+/// The annotation that says which labels are from the hub's list; none for none.
+fn note(keys: &BTreeSet<String>) -> Option<(String, String)> {
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    (!keys.is_empty()).then(|| (annotation::LISTED_LABELS.to_owned(), keys.join(",")))
 }
 
 /// The object with the hub among its owners, if it is not there yet: so that it goes when the hub goes.

@@ -17,6 +17,7 @@ fn child() -> Child {
         config: [("size".to_owned(), json!(3))].into(),
         labels: [("team".to_owned(), "shop".to_owned())].into(),
         pin: Some("n1".into()),
+        listed_labels: ["team".to_owned()].into(),
     }
 }
 
@@ -64,4 +65,15 @@ fn an_update_keeps_the_version_and_what_others_added() {
     assert_eq!(updated.resource_version().as_deref(), Some("7"));
     assert_eq!(updated.labels().keys().collect::<Vec<_>>(), ["mine", "processhub.io/hub", "team"]);
     assert_eq!(updated.spec.node_name.as_deref(), Some("n1"));
+}
+
+#[test]
+fn a_label_that_is_not_listed_any_more_goes_and_what_others_added_stays() {
+    let mut object = new(&hub(), "blue", &child());
+    assert_eq!(object.annotations()[annotation::LISTED_LABELS], "team");
+    object.metadata.labels.get_or_insert_default().insert("mine".into(), "yes".into());
+    let none = updated(&object, &Child::default());
+    assert_eq!(none.labels().keys().collect::<Vec<_>>(), ["mine", "processhub.io/hub"]);
+    assert!(none.annotations().is_empty());
+    assert_eq!(listed_labels(&updated(&none, &child())), ["team".to_owned()].into());
 }

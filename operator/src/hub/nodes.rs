@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use processhub_crds::limits;
 
-use crate::plan::{Match, Node, Taint, TaintEffect, Toleration};
+use crate::plan::{Match, Node, Operator, Requirement, Taint, TaintEffect, Term, Toleration};
 
 /// Drops what no loop reads of a node, so that a cluster of a thousand takes little memory, and so that the kubelet's
 /// heartbeats, which change only times, are equal to each other.
@@ -72,6 +72,35 @@ pub(super) fn toleration(toleration: &v1::Toleration) -> Toleration {
     }
 }
 
+/// The node affinity that a pod's spec requires.
+pub(super) fn affinity(spec: &v1::PodSpec) -> Option<Vec<Term>> {
+    let nodes = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = nodes.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let requirements = |list: &Option<Vec<v1::NodeSelectorRequirement>>| {
+        list.iter().flatten().map(requirement).collect::<Vec<_>>()
+    };
+    let term = |term: &v1::NodeSelectorTerm| Term {
+        labels: requirements(&term.match_expressions),
+        names: requirements(&term.match_fields),
+    };
+    Some(required.node_selector_terms.iter().map(term).collect())
+}
+
+fn requirement(requirement: &v1::NodeSelectorRequirement) -> Requirement {
+    let values = requirement.values.clone().unwrap_or_default();
+    let bound = || values.first().and_then(|value| value.parse().ok());
+    let operator = match requirement.operator.as_str() {
+        "In" => Operator::In(values),
+        "NotIn" => Operator::NotIn(values),
+        "Exists" => Operator::Exists,
+        "DoesNotExist" => Operator::DoesNotExist,
+        "Gt" => bound().map_or(Operator::Never, Operator::Above),
+        "Lt" => bound().map_or(Operator::Never, Operator::Below),
+        _ => Operator::Never,
+    };
+    Requirement { key: requirement.key.clone(), operator }
+}
+
 /// A count of pods. A kubelet writes it plainly; what it would mean with a suffix is not worth a guess.
 fn count(quantity: &Quantity) -> Option<u32> {
     quantity.0.parse().ok().map(|pods: u32| pods.min(limits::MAX_REPLICAS))
@@ -132,5 +161,22 @@ mod tests {
         let given: v1::Toleration =
             serde_json::from_value(json!({ "key": "", "operator": "Exists" })).unwrap();
         assert_eq!(toleration(&given), Toleration { key: None, matches: Match::Exists, effect: None });
+    }
+
+    #[test]
+    fn the_required_affinity_is_read_and_the_preferred_one_is_not() {
+        let spec = |affinity: serde_json::Value| -> v1::PodSpec {
+            serde_json::from_value(json!({ "containers": [], "affinity": { "nodeAffinity": affinity } }))
+                .unwrap()
+        };
+        let preferred = json!({ "preferredDuringSchedulingIgnoredDuringExecution": [
+            { "weight": 1, "preference": { "matchExpressions": [{ "key": "disk", "operator": "Exists" }] } }] });
+        assert_eq!(affinity(&spec(preferred)), None);
+        let required = json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+            { "matchExpressions": [{ "key": "gen", "operator": "Gt", "values": ["6"] }] },
+            { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": ["n1"] }] }] } });
+        let terms = affinity(&spec(required)).unwrap();
+        assert_eq!(terms[0].labels[0].operator, Operator::Above(6));
+        assert_eq!(terms[1].names[0].operator, Operator::In(vec!["n1".into()]));
     }
 }

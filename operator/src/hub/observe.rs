@@ -1,6 +1,6 @@
 //! Reads what a plan needs from the stores and the board. Calls nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
@@ -108,6 +108,7 @@ fn process(hub: &ProcessHub, object: &HubProcess, facts: Option<ProcessFacts>) -
             config: object.spec.config.clone(),
             labels: own_labels(object.labels()),
             pin: object.spec.node_name.clone(),
+            listed_labels: listed_labels(object),
         },
         node,
         facts,
@@ -136,6 +137,7 @@ fn wants(hub: &ProcessHub, verdict: &Verdict) -> plan::Hub {
         replicas: spec.replicas,
         listed: spec.processes.iter().map(listed).collect(),
         node_selector,
+        affinity: template.and_then(nodes::affinity),
         tolerations: tolerations.into_iter().flatten().map(nodes::toleration).collect(),
         distribution: spec.distribution.strategy,
         migration: spec.migration.strategy,
@@ -156,7 +158,15 @@ fn is_true(value: Option<&String>) -> bool {
 
 fn listed(process: &StaticProcess) -> (String, Child) {
     let StaticProcess { name, config, labels, node_name } = process.clone();
-    (name, Child { config, labels, pin: node_name })
+    let listed_labels = labels.keys().cloned().collect();
+    (name, Child { config, labels, pin: node_name, listed_labels })
+}
+
+/// The keys of the labels that an object has from its hub's list.
+pub(super) fn listed_labels(object: &HubProcess) -> BTreeSet<String> {
+    let noted = object.annotations().get(annotation::LISTED_LABELS);
+    let keys = noted.map(String::as_str).unwrap_or_default().split(',').filter(|key| !key.is_empty());
+    keys.map(str::to_owned).collect()
 }
 
 fn wanted_names(hub: &plan::Hub) -> impl Iterator<Item = String> {

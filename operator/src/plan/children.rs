@@ -78,9 +78,10 @@ pub fn children(
 
 /// Whether a process is as the hub lists it. Labels that somebody added are theirs.
 fn follows(is: &Child, listed: &Child) -> bool {
-    let Child { config, labels, pin } = listed;
+    let Child { config, labels, pin, listed_labels } = listed;
     is.config == *config
         && is.pin == *pin
+        && is.listed_labels == *listed_labels
         && labels.iter().all(|(key, value)| is.labels.get(key) == Some(value))
 }
 

@@ -88,3 +88,19 @@ fn only_the_canonical_number_is_an_ordinal() {
         assert_eq!(ordinal("cart", other), None, "{other}");
     }
 }
+
+#[test]
+fn a_listed_process_whose_list_has_lost_a_label_is_brought_up() {
+    let mut hub = hub(0, &["blue"]);
+    let labelled = Child {
+        labels: [("team".to_owned(), "shop".to_owned())].into(),
+        listed_labels: ["team".to_owned()].into(),
+        ..Child::default()
+    };
+    let process = Process { managed: true, child: labelled.clone(), ..Process::default() };
+    let processes = BTreeMap::from([("blue".to_owned(), process)]);
+    let update = |hub: &Hub| children(hub, &processes, &BTreeMap::new()).update;
+    assert_eq!(update(&hub).keys().collect::<Vec<_>>(), ["blue"]);
+    hub.listed.insert("blue".into(), labelled);
+    assert!(update(&hub).is_empty());
+}

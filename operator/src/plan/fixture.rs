@@ -21,6 +21,7 @@ pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
         replicas,
         listed: listed.iter().map(|name| ((*name).to_owned(), Child::default())).collect(),
         node_selector: BTreeSet::new(),
+        affinity: None,
         tolerations: Vec::new(),
         distribution: DistributionStrategy::ConsistentHashing,
         migration: MigrationStrategy::HotSwap,

@@ -266,6 +266,10 @@ impl<'a> Seen<'a, '_> {
                          another node"
                 ),
             ),
+            Some(unfit @ Fitness::NotMatched(_)) => (
+                ProcessReason::NotAMember,
+                format!("node {node} is not a member: {unfit}; name another node"),
+            ),
             Some(unfit @ (Fitness::Cordoned | Fitness::Deleting)) => {
                 (ProcessReason::Draining, format!("node {node} is {unfit}; uncordon it or name another node"))
             }

@@ -7,6 +7,7 @@ use processhub_crds::{DistributionStrategy, MigrationStrategy};
 use processhub_protocol::handover::Handover;
 use serde_json::Value;
 
+use super::affinity::Term;
 use super::debounce::Memory;
 use crate::assignments::ProcessFacts;
 
@@ -44,6 +45,8 @@ pub struct Hub {
     pub listed: BTreeMap<String, Child>,
     /// Labels that a node must have: of the members and of the template together, also where they contradict.
     pub node_selector: BTreeSet<(String, String)>,
+    /// The node affinity that the template requires: one of these has to hold. None: any node will do.
+    pub affinity: Option<Vec<Term>>,
     /// What the template tolerates.
     pub tolerations: Vec<Toleration>,
     /// How processes are spread.
@@ -134,6 +137,8 @@ pub struct Child {
     pub labels: BTreeMap<String, String>,
     /// `spec.nodeName`.
     pub pin: Option<String>,
+    /// Keys of the labels that the hub lists; of a process that is there those that were taken from its list.
+    pub listed_labels: BTreeSet<String>,
 }
 
 /// A process of the hub as observed.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::affinity;
 use super::inputs::{Hub, Match, Node, Taint, TaintEffect, Toleration};
 
 /// What a hub can do with a node.
@@ -22,6 +23,8 @@ pub enum Fitness {
     Deleting,
     /// It lacks this label of the hub's node selector: not a member, what runs there has to leave.
     NotSelected(String),
+    /// It does not meet this requirement of the template's node affinity: no pod of the hub is ever scheduled there.
+    NotMatched(String),
 }
 
 impl Fitness {
@@ -36,7 +39,7 @@ impl Fitness {
     pub fn keeps(&self) -> bool {
         match self {
             Self::Cordoned | Self::Tainted(_) | Self::NotReady | Self::NoPods => true,
-            Self::Fit | Self::Deleting | Self::NotSelected(_) => false,
+            Self::Fit | Self::Deleting | Self::NotSelected(_) | Self::NotMatched(_) => false,
         }
     }
 
@@ -50,7 +53,8 @@ impl Fitness {
             | Self::Tainted(_)
             | Self::NoPods
             | Self::Deleting
-            | Self::NotSelected(_) => false,
+            | Self::NotSelected(_)
+            | Self::NotMatched(_) => false,
         }
     }
 }
@@ -65,6 +69,9 @@ impl fmt::Display for Fitness {
             Self::NoPods => f.write_str("no room for pods"),
             Self::Deleting => f.write_str("being deleted"),
             Self::NotSelected(label) => write!(f, "label {label} is not as selected"),
+            Self::NotMatched(requirement) => {
+                write!(f, "the template's node affinity is not met: {requirement}")
+            }
         }
     }
 }
@@ -72,14 +79,18 @@ impl fmt::Display for Fitness {
 /// Judges every node of the cluster.
 #[must_use]
 pub fn membership(hub: &Hub, nodes: &BTreeMap<String, Node>) -> BTreeMap<String, Fitness> {
-    nodes.iter().map(|(name, node)| (name.clone(), fitness(hub, node))).collect()
+    nodes.iter().map(|(name, node)| (name.clone(), fitness(hub, name, node))).collect()
 }
 
 /// The gravest reason first: what forces processes out stands above what keeps new ones away.
-fn fitness(hub: &Hub, node: &Node) -> Fitness {
+fn fitness(hub: &Hub, name: &str, node: &Node) -> Fitness {
     let unselected = hub.node_selector.iter().find(|(key, value)| node.labels.get(key) != Some(value));
     if let Some((key, _)) = unselected {
         return Fitness::NotSelected(key.clone());
+    }
+    let terms = hub.affinity.as_deref().unwrap_or_default();
+    if let Some(requirement) = affinity::unmet(terms, name, &node.labels) {
+        return Fitness::NotMatched(requirement.to_string());
     }
     if node.deleting {
         return Fitness::Deleting;

@@ -4,6 +4,7 @@
 //! each step did and what it waits for. It is level-triggered: it looks at everything that is there and remembers only
 //! how restless the nodes were ([`Memory`]). Planning again once a plan has been carried out gives an empty plan.
 
+mod affinity;
 mod backoff;
 mod children;
 mod debounce;
@@ -20,6 +21,7 @@ mod report;
 
 use std::collections::BTreeMap;
 
+pub use affinity::{Operator, Requirement, Term};
 pub use children::{Children, ordinal, replica};
 pub use debounce::{LOSS_HOLD, Memory, Steadiness};
 pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, Toleration};

@@ -167,7 +167,8 @@ fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> Migrat
             | Fitness::Cordoned
             | Fitness::Tainted(_)
             | Fitness::NoPods
-            | Fitness::NotSelected(_),
+            | Fitness::NotSelected(_)
+            | Fitness::NotMatched(_),
         ) => MigrationTrigger::Recovery,
     }
 }

@@ -5,7 +5,7 @@ use processhub_protocol::id::Epoch;
 use super::*;
 use crate::assignments::FailedMove;
 use crate::plan::fixture::{Populate, inputs, moving};
-use crate::plan::{Plan, plan};
+use crate::plan::{Operator, Plan, Requirement, Term, plan};
 
 fn assignment(plan: &Plan, name: &str) -> Assignment {
     plan.assignments.get(name).cloned().unwrap_or_default()
@@ -285,4 +285,18 @@ fn urgent_moves_make_way_for_themselves_and_not_at_their_own_expense() {
     inputs.facts("cart-0").owner = OwnerState::Serving;
     inputs.facts("cart-0").moving = Some(moving("n1", "n3", MovingPhase::Aborted));
     assert_eq!(plan(&inputs).1.moves.withdrawn, Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_the_template_can_never_be_scheduled_on_is_no_member() {
+    let mut inputs = unbalanced();
+    let disk = Requirement { key: "disk".into(), operator: Operator::Exists };
+    inputs.hub.affinity = Some(vec![Term { labels: vec![disk], names: Vec::new() }]);
+    inputs.nodes.get_mut("n1").unwrap().labels.insert("disk".into(), "ssd".into());
+    let (planned, report) = plan(&inputs);
+    assert_eq!(report.membership.targets, ["n1".to_owned()].into());
+    assert!(matches!(report.membership.others["n2"], Fitness::NotMatched(_)), "{report}");
+    assert!(planned.is_empty(), "nothing is sent there");
+    inputs.facts("cart-0").wish = Some("n2".into());
+    assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::NotAMember);
 }
