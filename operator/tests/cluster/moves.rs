@@ -158,7 +158,7 @@ async fn a_deleted_process_is_stopped_without_waiting_for_the_end_of_its_grace()
     world.processes().delete(CART, &Default::default()).await.unwrap();
     // The hub makes it again: another object, another process, another history.
     let again = world.settled(CART).await;
-    assert_eq!(again.history.len(), 1);
+    assert_eq!(again.history.len(), 1, "{:?}", again.history);
     assert_eq!(again.history[0].kind, MigrationKind::Start);
     world.end().await;
 }

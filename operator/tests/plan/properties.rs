@@ -193,10 +193,10 @@ fn unsettled(event: &Event) -> Option<String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// A member that was there all the time has its share from the beginning on: others may take from it, and it gets
-    /// only what has to leave elsewhere.
+    /// A member that was there all the time has its share from the beginning on: others may take from it, and beside
+    /// what has to leave elsewhere it gets back no more than was taken, should those others take nothing new any more.
     #[test]
-    fn nothing_is_moved_for_the_balance_to_a_member_that_was_there_all_the_time(
+    fn a_member_that_was_there_all_the_time_gets_for_the_balance_no_more_than_it_gave(
         replicas in 1_u32..30,
         events in proptest::collection::vec(change_of_members(), 1..16),
     ) {
@@ -212,8 +212,11 @@ proptest! {
             happen(&mut world, event);
         }
         world.settle();
-        let wrong: Vec<_> = world.rebalanced.iter().filter(|(_, _, to)| steady.contains(to)).collect();
-        prop_assert!(wrong.is_empty(), "{steady:?} were there all the time: {wrong:?} of {:?}", world.rebalanced);
+        for node in &steady {
+            let given = world.rebalanced.iter().filter(|(_, from, _)| from == node).count();
+            let got = world.rebalanced.iter().filter(|(_, _, to)| to == node).count();
+            prop_assert!(got <= given, "{node} was there all the time: {:?}", world.rebalanced);
+        }
     }
 }
 
