@@ -15,7 +15,7 @@ use processhub_protocol::handover::{
     Decision, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View, Waiting, next,
 };
 use processhub_protocol::id::{PodUid, ProcessUid};
-use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Migration, Phase, PodRef};
+use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Migration, Phase, PodRef, pod_name};
 use processhub_protocol::wire::{Report, WorkerState};
 
 use super::incarnation::{Gravity, PodFacts};
@@ -175,6 +175,12 @@ impl Observation {
         })
     }
 
+    /// Whether a bystander keeps the next pod from being made: it may still run, or still has that pod's name, which an
+    /// object that was made again gives out once more.
+    fn lingers(&self, pod: &PodFacts) -> bool {
+        !self.dead.contains_key(&pod.uid) || pod.name == pod_name(&self.name().name, self.ledger.epoch.next())
+    }
+
     /// After anything was done, what was read before it is not live any more.
     pub fn age(&mut self) {
         self.absent.clear();
@@ -211,7 +217,7 @@ impl Observation {
             source: self.source_view(),
             target: self.target_view(),
             routed_to: self.routed_to.clone(),
-            lingering: self.bystanders().any(|seen| !self.dead.contains_key(&seen.facts.uid)),
+            lingering: self.bystanders().any(|seen| self.lingers(&seen.facts)),
             leading: self.leading,
             limits: limits(&self.hub),
         }

@@ -1,7 +1,7 @@
 use processhub_crds::MigrationTrigger;
 use processhub_protocol::handover::{Effect, Waiting, next};
 use processhub_protocol::id::Epoch;
-use processhub_protocol::ledger::Transition;
+use processhub_protocol::ledger::{Transition, pod_name};
 
 use super::*;
 use crate::assignments::{Assignment, Go};
@@ -110,6 +110,15 @@ fn a_pod_of_an_older_object_lingers_until_it_is_proven_dead() {
     assert!(seen.view().lingering);
     seen.dead.insert("old".into(), Proof::ContainersEnded);
     assert!(!seen.view().lingering);
+}
+
+#[test]
+fn a_dead_pod_that_still_has_the_name_of_the_next_one_is_waited_for() {
+    let mut seen = seen(&started(), 0);
+    let next = pod_name("cart-3", seen.ledger.epoch.next());
+    seen.pods.insert(next.clone(), sighting(&next, "old", 9));
+    seen.dead.insert("old".into(), Proof::ContainersEnded);
+    assert!(seen.view().lingering, "its creation would meet a pod of another object, and the move would end");
 }
 
 #[test]
