@@ -156,7 +156,8 @@ pub(super) async fn check_refusals(
         let what = "a state that is not all there is not applied";
         notes.that(Rule::Parts, what, short.refused(ErrorCode::Incomplete), mend);
     }
-    let delta = ApplyRequest { since: Some(request.seq.saturating_add(1)), ..request.clone() };
+    let base = request.seq.saturating_add(1);
+    let delta = ApplyRequest { since: Some(base), seq: base, ..request.clone() };
     let answer = caller.command(&path_apply(&import), &delta).await?;
     let mend = "answer 409 {\"code\": \"WrongBase\"} to a delta on a `seq` that the worker does not hold";
     notes.that(Rule::Parts, "a delta on nothing is refused", answer.refused(ErrorCode::WrongBase), mend);
