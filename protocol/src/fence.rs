@@ -124,6 +124,26 @@ impl Record {
         Self { record, process, pod, born, floor: Floor::default(), role: Role::Standby }
     }
 
+    /// The record of an owner at `epoch` whose state was captured while it serves and is on disk: from now on a worker
+    /// that crashes is given this one. Not a command: floor and epoch stay as they are.
+    ///
+    /// # Errors
+    /// A role other than Active at `epoch`: the capture was overtaken and is to be thrown away.
+    pub fn checkpoint_done(&self, epoch: Epoch, state: StateId) -> Judged<Self> {
+        match &self.role {
+            Role::Active { epoch: now, .. } if *now == epoch => {
+                Ok(Self { role: Role::Active { epoch, kept: Some(state) }, ..self.clone() })
+            }
+            role => Err(self.refuse(
+                RefusalCode::WrongRole,
+                format!(
+                    "checkpoint: it was captured while Active at {epoch}, and the role is {}",
+                    role.name()
+                ),
+            )),
+        }
+    }
+
     /// Judges a freeze before its work.
     ///
     /// # Errors
@@ -390,6 +410,15 @@ impl Record {
 }
 
 impl Role {
+    /// The epoch at which it acknowledges requests, if it does.
+    #[must_use]
+    pub fn active(&self) -> Option<Epoch> {
+        match self {
+            Self::Active { epoch, .. } => Some(*epoch),
+            Self::Standby | Self::Delivered { .. } | Self::Frozen { .. } | Self::Forwarding { .. } => None,
+        }
+    }
+
     /// Its name, for messages and metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {

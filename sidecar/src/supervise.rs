@@ -162,7 +162,7 @@ impl Sidecar {
             Duty::Activate(epoch) => {
                 let empty = empty.as_ref() == Some(&info.instance);
                 let applied = delivered || (info.epoch >= epoch && !empty);
-                self.activate_worker(stored, epoch, &info.instance, applied).await?;
+                self.activate_worker(epoch, &info.instance, applied).await?;
             }
         }
         Ok(true)
@@ -170,7 +170,10 @@ impl Sidecar {
 
     fn ready_at(&self, epoch: Epoch) {
         if self.live().ready != Some(epoch) {
-            self.change(|live| live.ready = Some(epoch));
+            self.change(|live| {
+                live.activated = Some(epoch);
+                live.ready = Some(epoch);
+            });
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn whole() -> Value {
         },
         "redundancy": { "strategy": "Singularity" },
         "failover": "OnProof",
+        "checkpoint": { "class": "Sync", "periodMilliseconds": 1000 },
         "clusterEventDebounceMilliseconds": 500,
     });
     object["status"] = json!({
@@ -121,7 +122,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "null where there is a default",
-            spec(json!({ "redundancy": null, "migration": { "handover": null }, "worker": null, "failover": null })),
+            spec(json!({ "redundancy": null, "migration": { "handover": null }, "worker": null, "failover": null, "checkpoint": { "class": null } })),
             Expect::Accepted,
         ),
     ]);

@@ -9,6 +9,7 @@ use processhub_protocol::wire::{Failure, FailureKind, Import, ImportReason};
 use tokio::time::Instant;
 
 use super::Outcome;
+use crate::checkpoint::Exposure;
 use crate::fence::{CommitError, Stored};
 use crate::keeper::Kept;
 use crate::sidecar::{Seen, Sidecar};
@@ -50,7 +51,7 @@ impl Sidecar {
                         self.metrics.state_bytes.set(command.state.bytes);
                         self.change(|live| {
                             live.delivered = instance;
-                            live.dirty = false;
+                            live.exposure = Exposure::default();
                         });
                         return Ok(());
                     }
