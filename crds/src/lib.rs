@@ -26,13 +26,13 @@ pub mod vocabulary;
 pub use hub::{
     Checkpoint, CheckpointClass, Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members,
     Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, ProcessHubStatus, Redundancy,
-    RedundancyStrategy, ServiceKind, StaticProcess, Worker,
+    RedundancyStrategy, Restarts, ServiceKind, StaticProcess, Worker,
 };
 pub use migration::{
     ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,
     MigrationSummary, MigrationTrigger,
 };
-pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner};
+pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner, RestartCount};
 
 /// The API group of every resource here.
 pub const GROUP: &str = "processhub.io";

@@ -94,6 +94,9 @@ pub struct HubProcessStatus {
     /// Acknowledged requests that may be missing since a recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_miss: Option<MayMiss>,
+    /// How often it was started in a new pod because its worker had crashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<RestartCount>,
     /// The newest state that the owner kept against a crash, as of the last time that anything else was written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,
@@ -101,6 +104,16 @@ pub struct HubProcessStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// New pods because of crashes, within the period of the hub's `spec.worker.restarts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestartCount {
+    /// How many.
+    pub count: u32,
+    /// When the first of them was begun.
+    pub since: Time,
 }
 
 /// A state that is kept against a crash.

@@ -119,6 +119,11 @@ pub enum OwnerState {
     Serving,
     /// It is there and does not acknowledge: moving, crashed, waiting for a grant.
     NotServing,
+    /// Its worker has crashed again, its kubelet waits before it starts it, and what it would be given is on disk.
+    Crashed {
+        /// Whether the hub's `spec.worker.restarts` allow another pod.
+        again: bool,
+    },
     /// Its pod has a deletion timestamp: it has to be elsewhere by then, which makes the move urgent. Stands above
     /// `Serving` and `NotServing`.
     Leaving {

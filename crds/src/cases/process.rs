@@ -42,6 +42,7 @@ pub(super) fn whole() -> Value {
             "from": "n1", "to": "n2", "blackoutMilliseconds": 12, "completionTime": "2026-01-01T00:01:00Z",
         }],
         "mayMiss": { "from": 7, "to": 8, "reason": "NodeLost", "time": "2026-01-01T00:00:00Z" },
+        "restarts": { "count": 2, "since": "2026-01-01T00:00:00Z" },
         "checkpoint": { "seq": 6, "time": "2026-01-01T00:00:00Z" },
         "conditions": [super::hub::condition()],
     });

@@ -301,8 +301,14 @@ impl<'a> Seen<'a, '_> {
     /// Whether its incarnation ends, so that it needs another one in any case.
     fn must_leave(&self) -> bool {
         match self.owner() {
-            OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
-            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
+            OwnerState::Leaving { .. }
+            | OwnerState::Dead
+            | OwnerState::None
+            | OwnerState::Crashed { again: true } => true,
+            OwnerState::Serving
+            | OwnerState::NotServing
+            | OwnerState::Crashed { again: false }
+            | OwnerState::Unreachable => false,
         }
     }
 

@@ -20,6 +20,8 @@ use crate::assignments::{Assignment, Go, Held, Moving, MovingPhase, OwnerState, 
 pub enum Rank {
     /// The owner is dead: it is not served. No limit holds it up.
     Recover,
+    /// The owner's worker crashes, and its kubelet waits before it starts it. No limit holds it up.
+    Crashed,
     /// There is no owner yet. No limit holds it up.
     Start,
     /// The owner's pod is killed at this time (milliseconds).
@@ -37,13 +39,13 @@ impl Rank {
     #[must_use]
     pub fn presses(self) -> bool {
         match self {
-            Self::Recover | Self::Start | Self::Leaving(_) => true,
+            Self::Recover | Self::Crashed | Self::Start | Self::Leaving(_) => true,
             Self::Wish | Self::Pin | Self::Rebalance => false,
         }
     }
 
     fn is_limited(self) -> bool {
-        !matches!(self, Self::Recover | Self::Start)
+        !matches!(self, Self::Recover | Self::Crashed | Self::Start)
     }
 }
 
@@ -94,7 +96,10 @@ pub fn moves(
     for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
         if let Some(moving) = &facts.moving {
-            let presses = matches!(facts.owner, OwnerState::Leaving { .. } | OwnerState::Dead);
+            let presses = matches!(
+                facts.owner,
+                OwnerState::Leaving { .. } | OwnerState::Crashed { .. } | OwnerState::Dead
+            );
             limits.count(name, moving, presses);
         }
         if inputs.hub.deleting {
@@ -220,6 +225,15 @@ impl<'a> Step<'a> {
 
     fn at_rest(&self, candidates: &mut Vec<Candidate<'a>>, result: &mut Moves) -> Assignment {
         let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
+        if self.facts.owner == (OwnerState::Crashed { again: false }) {
+            return held(Held {
+                reason: ProcessReason::RestartLimitExceeded,
+                message: "the worker crashes again and again: as many new pods as spec.worker.restarts of the hub allows \
+                          have been started; its kubelet starts it, and waits longer each time. Look at kubectl logs \
+                          --previous of its worker"
+                    .to_owned(),
+            });
+        }
         let (node, by) = match self.home {
             Home::At { node, by } => (*node, *by),
             Home::Pending(reason) => {
@@ -266,13 +280,16 @@ impl<'a> Step<'a> {
                 };
                 Some((Rank::Leaving(as_milliseconds(until)), trigger))
             }
-            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
-                elsewhere.then_some(match by {
-                    Authority::Wish => (Rank::Wish, MigrationTrigger::Wish),
-                    Authority::Pin => (Rank::Pin, MigrationTrigger::Pinned),
-                    Authority::Distribution => (Rank::Rebalance, MigrationTrigger::Rebalance),
-                })
-            }
+            // In a new pod where it is, unless it belongs elsewhere anyway.
+            OwnerState::Crashed { again: true } => Some((Rank::Crashed, MigrationTrigger::Crash)),
+            OwnerState::Serving
+            | OwnerState::NotServing
+            | OwnerState::Crashed { again: false }
+            | OwnerState::Unreachable => elsewhere.then_some(match by {
+                Authority::Wish => (Rank::Wish, MigrationTrigger::Wish),
+                Authority::Pin => (Rank::Pin, MigrationTrigger::Pinned),
+                Authority::Distribution => (Rank::Rebalance, MigrationTrigger::Rebalance),
+            }),
         }
     }
 
@@ -314,7 +331,7 @@ impl<'a> Step<'a> {
             // A wish is one attempt: one that stands after a failure was made anew.
             Rank::Wish => true,
             Rank::Pin => failed.to != node,
-            Rank::Recover | Rank::Start | Rank::Leaving(_) | Rank::Rebalance => false,
+            Rank::Recover | Rank::Crashed | Rank::Start | Rank::Leaving(_) | Rank::Rebalance => false,
         };
         let until = backoff::until(failed, rank.presses());
         let now = as_milliseconds(self.inputs.now);
@@ -335,7 +352,7 @@ impl<'a> Step<'a> {
     /// Whether the hand-over can begin at all: an owner that does not answer hands nothing over.
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
-            Rank::Recover | Rank::Start | Rank::Leaving(_) => true,
+            Rank::Recover | Rank::Crashed | Rank::Start | Rank::Leaving(_) => true,
             Rank::Wish | Rank::Pin | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
         }
     }

@@ -67,6 +67,22 @@ fn pauses_of_hub_and_process_hold_back_what_need_not_move() {
 }
 
 #[test]
+fn a_worker_that_crashes_again_gets_a_new_pod_where_it_is() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    inputs.serving("cart-0", "n1");
+    inputs.serving("cart-1", "n2").owner = OwnerState::Crashed { again: true };
+    inputs.hub.paused = true;
+    let go = go_of(&plan(&inputs).0, "cart-1");
+    assert_eq!(go, Some(("n2".into(), MigrationTrigger::Crash)));
+    inputs.nodes.get_mut("n2").unwrap().unschedulable = true;
+    let elsewhere = go_of(&plan(&inputs).0, "cart-1");
+    assert_eq!(elsewhere, Some(("n1".into(), MigrationTrigger::Crash)));
+    inputs.facts("cart-1").owner = OwnerState::Crashed { again: false };
+    assert_eq!(held(&plan(&inputs).0, "cart-1"), ProcessReason::RestartLimitExceeded);
+    assert_eq!(go_of(&plan(&inputs).0, "cart-1"), None);
+}
+
+#[test]
 fn who_is_killed_first_goes_first() {
     let mut inputs = inputs(2, &["n1", "n2"]);
     let until = |seconds| OwnerState::Leaving { until: Timestamp::from_second(seconds).unwrap() };

@@ -237,6 +237,7 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
         now: Timestamp::now(),
         deadline: Duration::from_secs(seen.hub.spec.migration.deadline_seconds),
         trigger,
+        restarts: seen.hub.spec.worker.restarts.clone(),
         source_ip: source.and_then(|pod| seen.ip(&pod.uid)),
         target_ip: target.and_then(|uid| seen.ip(uid)),
         target_vsn: target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The commands to sidecars, from what was seen. Each is complete: a sidecar asks nothing back.
 
 use kube::ResourceExt;
+use processhub_crds::MigrationTrigger;
 use processhub_crds::vocabulary::label;
 use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
@@ -49,6 +50,9 @@ pub(super) fn activate(
     state: Option<StateId>,
 ) -> Result<Activate, CallError> {
     let kind = seen.ledger.migration.as_ref().map(|migration| migration.kind);
+    let written = seen.object.status.as_ref().and_then(|status| status.migration.as_ref());
+    let crashed = written.is_some_and(|migration| migration.trigger == MigrationTrigger::Crash);
+    let recovery = crashed || kind == Some(Kind::Recover);
     let may_miss = seen.object.status.as_ref().and_then(|status| status.may_miss.as_ref());
     let config = &seen.object.spec.config;
     let text = if config.is_empty() { Ok(String::new()) } else { serde_json::to_string(config) };
@@ -61,10 +65,10 @@ pub(super) fn activate(
         source: source_peer(seen).filter(|peer| !seen.dead.contains_key(&peer.pod)),
         start: StartInfo {
             initial: kind == Some(Kind::Start),
-            recovery: kind == Some(Kind::Recover),
+            recovery,
             config: text.map_err(|error| missing("activate", &error.to_string()))?,
             labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
+            may_miss_from: may_miss.filter(|_| recovery).map(|miss| miss.from),
         },
     })
 }

@@ -3,12 +3,14 @@
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
-use processhub_crds::{HubProcessStatus, MigrationResult, MigrationTrigger};
+use processhub_crds::{HubProcessStatus, MigrationResult, MigrationTrigger, Restarts};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
+use processhub_protocol::wire::{Report, WorkerState};
 
 use super::observation::Observation;
+use super::record;
 use crate::assignments::{FailedMove, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
 
 /// The facts of an observation.
@@ -47,8 +49,22 @@ fn owner(seen: &Observation) -> OwnerState {
         (None, _) => OwnerState::Unreachable,
         (Some(_), Some(until)) => OwnerState::Leaving { until },
         (Some(report), None) if report.serving => OwnerState::Serving,
+        (Some(report), None) if crashed(seen, report) => OwnerState::Crashed { again: restarts_left(seen) },
         (Some(_), None) => OwnerState::NotServing,
     }
+}
+
+/// Whether a new pod would bring back what this one would get from its kubelet after the back-off.
+fn crashed(seen: &Observation, report: &Report) -> bool {
+    let keeps = matches!(report.role, Role::Active { kept: Some(_), .. });
+    let stateless = matches!(report.role, Role::Active { .. }) && report.worker.can_hand_over == Some(false);
+    let down = report.worker.state == WorkerState::Unreachable;
+    down && (keeps || stateless) && seen.owner_pod().is_some_and(|pod| pod.facts.backing_off)
+}
+
+fn restarts_left(seen: &Observation) -> bool {
+    let Restarts { max, .. } = seen.hub.spec.worker.restarts;
+    record::restarts(&seen.status(), &seen.hub.spec.worker.restarts, seen.now).count < max
 }
 
 fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
@@ -114,6 +130,30 @@ mod tests {
         assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Leaving { until });
         seen.dead.insert("pod-1".into(), Proof::ContainersEnded);
         assert_eq!(facts(&seen, Waiting::Nothing).owner, OwnerState::Dead);
+    }
+
+    #[test]
+    fn a_worker_that_crashed_again_is_told_by_what_is_kept_and_how_often() {
+        let mut seen = seen(&started(), 1_000);
+        let mut down = report("pod-1", 1);
+        down.serving = false;
+        down.worker.state = WorkerState::Unreachable;
+        let kept = Some(processhub_protocol::id::StateId { seq: 4, digest: "d".into(), bytes: 1 });
+        let owner = |seen: &Observation| facts(seen, Waiting::Nothing).owner;
+        seen.reports.insert("pod-1".into(), down.clone());
+        let pod = seen.pods.get_mut("cart-3-1").unwrap();
+        Arc::make_mut(&mut pod.facts).backing_off = true;
+        assert_eq!(owner(&seen), OwnerState::NotServing, "its kubelet gives it as much as a new pod could");
+        down.role = Role::Active { epoch: processhub_protocol::id::Epoch(1), kept };
+        seen.reports.insert("pod-1".into(), down.clone());
+        assert_eq!(owner(&seen), OwnerState::Crashed { again: true });
+        let mut hub = (*seen.hub).clone();
+        hub.spec.worker.restarts.max = 0;
+        let used_up = Observation { hub: Arc::new(hub), ..seen.clone() };
+        assert_eq!(owner(&used_up), OwnerState::Crashed { again: false });
+        down.worker.state = WorkerState::Standby;
+        seen.reports.insert("pod-1".into(), down);
+        assert_eq!(owner(&seen), OwnerState::NotServing, "it is back");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use kube::ResourceExt;
 use processhub_crds::vocabulary::{finalizer, label};
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 
+use super::pod::WORKER;
+
 /// A container that has crashed so often does not come up by being started again.
 const CRASHES: i32 = 3;
 
@@ -40,6 +42,8 @@ pub struct PodFacts {
     pub ended: bool,
     /// Whether it carries the finalizer of cold swap.
     pub guarded: bool,
+    /// The worker has crashed again, and the kubelet waits before it starts it: it does so at once only the first time.
+    pub backing_off: bool,
     /// What keeps it from starting, in the words of scheduler or kubelet.
     pub trouble: Option<Trouble>,
 }
@@ -91,6 +95,7 @@ impl PodFacts {
             ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
             ended: status.is_some_and(|status| ended(status, going_until.is_some())),
             guarded: pod.finalizers().iter().any(|name| name == finalizer::COLD_SWAP),
+            backing_off: status.is_some_and(backing_off),
             trouble: status.and_then(trouble),
         })
     }
@@ -113,6 +118,7 @@ impl PodFacts {
             ready: false,
             ended: false,
             guarded: false,
+            backing_off: false,
             trouble: None,
         }
     }
@@ -146,6 +152,16 @@ fn ended(status: &PodStatus, going: bool) -> bool {
         && !reported
         && status.reason.as_ref().is_some_and(|reason| !reason.is_empty());
     over && ((reported && all_terminated) || not_admitted)
+}
+
+fn backing_off(status: &PodStatus) -> bool {
+    let worker = status.container_statuses.iter().flatten().find(|one| one.name == WORKER);
+    worker.is_some_and(|worker| {
+        let state = worker.state.as_ref();
+        let waiting = state.and_then(|state| state.waiting.as_ref()?.reason.as_deref());
+        let ended = state.is_some_and(|state| state.terminated.is_some());
+        waiting == Some("CrashLoopBackOff") || (ended && worker.restart_count > 0)
+    })
 }
 
 fn trouble(status: &PodStatus) -> Option<Trouble> {
@@ -208,6 +224,22 @@ pub(crate) mod tests {
     fn terminated(name: &str) -> Value {
         json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
                 "state": { "terminated": { "exitCode": 0 } } })
+    }
+
+    #[test]
+    fn a_worker_whose_kubelet_waits_is_told_from_one_that_it_starts_at_once() {
+        let worker = |name: &str, restarts: u32, state: Value| {
+            facts(json!({ "containerStatuses": [
+                { "name": name, "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state },
+            ] }))
+            .backing_off
+        };
+        let ended = json!({ "terminated": { "exitCode": 137 } });
+        assert!(!worker("worker", 0, ended.clone()), "the first time it is started at once");
+        assert!(worker("worker", 1, ended.clone()));
+        assert!(worker("worker", 1, json!({ "waiting": { "reason": "CrashLoopBackOff" } })));
+        assert!(!worker("worker", 1, json!({ "running": {} })));
+        assert!(!worker("other", 4, ended), "another container is none of ours");
     }
 
     fn running(name: &str) -> Value {

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
     ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
-    MigrationTrigger, Owner, conditions,
+    MigrationTrigger, Owner, RestartCount, Restarts, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
 use processhub_protocol::ledger::{
@@ -87,6 +87,8 @@ pub struct Circumstances {
     pub deadline: Duration,
     /// What causes a move that is being prepared.
     pub trigger: MigrationTrigger,
+    /// `worker.restarts` of the hub.
+    pub restarts: Restarts,
     /// Address of the source, as far as it is known.
     pub source_ip: Option<String>,
     /// Address of the target, as far as it is known.
@@ -115,6 +117,10 @@ pub fn write(
     next.epoch = after.epoch.0;
     match transition {
         Transition::Prepare { .. } => {
+            if around.trigger == MigrationTrigger::Crash {
+                let RestartCount { count, since } = restarts(status, &around.restarts, around.now);
+                next.restarts = Some(RestartCount { count: count.saturating_add(1), since });
+            }
             next.migration = Some(prepared(status, after.migration.as_ref()?, around));
         }
         Transition::Commit { state, lost, .. } => {
@@ -210,6 +216,14 @@ fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumsta
     }
 }
 
+/// The restarts that count at `now`: those of a period that is over do not.
+#[must_use]
+pub fn restarts(status: &HubProcessStatus, limit: &Restarts, now: Timestamp) -> RestartCount {
+    let period = SignedDuration::from_secs(i64::try_from(limit.period_seconds).unwrap_or(i64::MAX));
+    let known = status.restarts.clone().filter(|known| now.duration_since(known.since.0) < period);
+    known.unwrap_or_else(|| RestartCount { count: 0, since: conditions::time(now) })
+}
+
 /// The epoch in a pod's name.
 fn born(pod: &str) -> u64 {
     pod.rsplit_once('-').and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0)
@@ -239,6 +253,7 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
         _ if migration.source.is_some() => LossReason::TargetLost,
         MigrationTrigger::NodeLost | MigrationTrigger::Drain => LossReason::NodeLost,
         MigrationTrigger::PodDeleted => LossReason::PodDeleted,
+        MigrationTrigger::Crash => LossReason::WorkerCrashed,
         MigrationTrigger::Start
         | MigrationTrigger::Wish
         | MigrationTrigger::Rebalance
@@ -259,6 +274,7 @@ pub(crate) mod tests {
             now: Timestamp::from_second(1_000).unwrap(),
             deadline: Duration::from_secs(600),
             trigger: MigrationTrigger::Wish,
+            restarts: Restarts::default(),
             source_ip: Some("10.0.0.1".into()),
             target_ip: Some("10.0.0.2".into()),
             target_vsn: "1.8".into(),
@@ -332,6 +348,22 @@ pub(crate) mod tests {
             assert_eq!(status.history.len(), 2);
             assert_eq!(status.owner.unwrap().vsn, "1.8");
         }
+    }
+
+    #[test]
+    fn restarts_are_counted_within_their_period() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let crash = |status: &HubProcessStatus, second, trigger| {
+            let around = Circumstances { trigger, now: at(second), ..around() };
+            write(status, &prepare(Kind::HotSwap, Some(owner_pod())), &around).unwrap()
+        };
+        let idle = chain(&started());
+        assert_eq!(crash(&idle, 1_000, MigrationTrigger::Wish).restarts, None);
+        let once = crash(&idle, 1_000, MigrationTrigger::Crash);
+        let twice = crash(&once, 1_599, MigrationTrigger::Crash).restarts.unwrap();
+        assert_eq!((twice.count, twice.since.0), (2, at(1_000)));
+        let later = crash(&once, 1_600, MigrationTrigger::Crash).restarts.unwrap();
+        assert_eq!((later.count, later.since.0), (1, at(1_600)));
     }
 
     #[test]
