@@ -59,7 +59,7 @@ pub struct Go {
     /// What it is for: `Start` for a process without an owner, `Recover` for one whose owner is dead, else how the hub
     /// moves.
     pub kind: Kind,
-    /// Where to.
+    /// Where to; empty where the scheduler is to choose among the members, because none of them is known to have room.
     pub node: String,
     /// What caused it.
     pub trigger: MigrationTrigger,
@@ -140,8 +140,10 @@ pub struct Moving {
     pub trigger: MigrationTrigger,
     /// Node that is left, if there is a source.
     pub from: Option<String>,
-    /// Node of the target.
+    /// Node of the target; empty while the scheduler has chosen none.
     pub to: String,
+    /// Whether the scheduler chooses the node.
+    pub unpinned: bool,
     /// How far it is.
     pub phase: MovingPhase,
 }

@@ -200,6 +200,8 @@ impl Ledger {
                 next.owner =
                     Some(Owner { pod: target.clone(), record: record.clone(), epoch: migration.epoch });
                 migration.phase = Phase::Committed { state: state.clone() };
+                // Known only now, where the scheduler chose it.
+                migration.target_node.clone_from(&target.node);
             }
             Transition::Abort { reason } => {
                 next.epoch = self.fresh_epoch();

@@ -71,6 +71,7 @@ pub(crate) fn moving(from: &str, to: &str, phase: MovingPhase) -> Moving {
         trigger: MigrationTrigger::Rebalance,
         from: Some(from.into()),
         to: to.into(),
+        unpinned: false,
         phase,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::jiff::Timestamp;
-use processhub_crds::vocabulary::ProcessReason;
+use processhub_crds::vocabulary::{MoveReason, ProcessReason};
 use processhub_crds::{DistributionStrategy, MigrationTrigger};
 
 use super::backoff;
@@ -22,6 +22,9 @@ pub enum Home<'a> {
         /// Who says so.
         by: Authority,
     },
+    /// On whichever member has room first: the scheduler chooses, and while there is none the pod stays pending, so that
+    /// an autoscaler acts.
+    Anywhere,
     /// Where it is: its node takes nothing new and keeps what it has.
     Stays,
     /// Nowhere at present.
@@ -67,7 +70,7 @@ pub fn homes<'a>(
     let mut settled = vec![(0_u32, 0_u32); names.len()];
     let mut held: BTreeMap<&str, u32> = BTreeMap::new();
     let mut result = Homes { of: Vec::with_capacity(inputs.processes.len()), ..Homes::default() };
-    let (mut free, mut positions) = (Vec::new(), Vec::new());
+    let (mut free, mut positions, mut has_to) = (Vec::new(), Vec::new(), Vec::new());
     for (name, process) in &inputs.processes {
         if process.deleting || doomed.contains(name) {
             result.of.push(Home::Doomed);
@@ -88,11 +91,12 @@ pub fn homes<'a>(
                             *held.entry(node).or_default() += 1;
                         }
                     }
-                    Home::Pending(_) | Home::Doomed => {}
+                    Home::Anywhere | Home::Pending(_) | Home::Doomed => {}
                 }
                 home
             }
             Settled::Free { at, origin, avoid, until } => {
+                has_to.push(seen.must_leave() && !names.is_empty());
                 result.wake = result.wake.into_iter().chain(until).min();
                 positions.push(result.of.len());
                 free.push(Free { name, at, origin, avoid });
@@ -108,9 +112,10 @@ pub fn homes<'a>(
         .map(|(name, (fixed, wished))| Slot { name, fixed, wished, room: room(inputs.nodes.get(*name)) })
         .collect();
     let held: Vec<u32> = held.into_values().collect();
-    for (position, slot) in positions.into_iter().zip(place(&slots, &held, &free)) {
+    for ((position, slot), has_to) in positions.into_iter().zip(place(&slots, &held, &free)).zip(has_to) {
         result.of[position] = match slot {
             Some(slot) => Home::At { node: names[slot], by: Authority::Distribution },
+            None if has_to => Home::Anywhere,
             None => Home::Pending(nowhere(names.is_empty())),
         };
     }
@@ -182,6 +187,10 @@ impl<'a> Seen<'a, '_> {
         let moving = self.process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
         let under_way = moving.filter(|moving| moving.phase != MovingPhase::Aborted);
         let target = slot(under_way.map(|moving| moving.to.as_str()));
+        // What the scheduler has begun to choose for is left to it.
+        if under_way.is_some_and(|moving| moving.unpinned) {
+            return Settled::Home(Home::Anywhere);
+        }
         if staying && target.is_none() {
             return Settled::Home(Home::Stays);
         }
@@ -215,6 +224,10 @@ impl<'a> Seen<'a, '_> {
                 let back = under_way.is_some_and(|moving| moving.phase == MovingPhase::Prepared);
                 let origin = if back && !self.must_leave() { slot(owner) } else { None };
                 let at = target.or_else(|| if self.is_dead() { None } else { slot(owner) });
+                if self.must_leave() && under_way.is_none() && self.found_no_room() && !self.index.is_empty()
+                {
+                    return Settled::Home(Home::Anywhere);
+                }
                 let refused_by = self.refused_by();
                 let avoid = slot(refused_by.map(|(node, _)| node));
                 // Where it has to begin anew anyway, it does not begin where it has just failed.
@@ -304,6 +317,12 @@ impl<'a> Seen<'a, '_> {
             OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
             OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
         }
+    }
+
+    /// Whether its last pod got no room on the node that was chosen for it: the next one is the scheduler's to place.
+    fn found_no_room(&self) -> bool {
+        let failed = self.process.facts.as_ref().and_then(|facts| facts.failed.as_ref());
+        failed.is_some_and(|failed| failed.reason == Some(MoveReason::NoRoom))
     }
 
     /// The node that its last move failed at, while it is to be avoided, and until when.

@@ -12,13 +12,14 @@ use crate::assignments::{Moving, MovingPhase};
 pub struct Travel<'a> {
     /// Node that is left.
     pub from: Option<&'a str>,
-    /// Node that is entered.
+    /// Node that is entered; empty while the scheduler has chosen none.
     pub to: &'a str,
 }
 
 impl<'a> Travel<'a> {
     fn nodes(self) -> impl Iterator<Item = &'a str> {
-        self.from.filter(|from| *from != self.to).into_iter().chain([self.to])
+        let to = Some(self.to).filter(|to| !to.is_empty());
+        self.from.filter(|from| *from != self.to).into_iter().chain(to)
     }
 }
 

@@ -80,7 +80,10 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
             defects.push(Defect::Unwithdrawable(name.clone()));
         }
         let Some(go) = &assignment.go else { continue };
-        if fitness.get(&go.node) != Some(&Fitness::Fit) {
+        let has_to =
+            !matches!(facts.owner, OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable);
+        let chosen = !(go.node.is_empty() && has_to);
+        if chosen && fitness.get(&go.node) != Some(&Fitness::Fit) {
             defects.push(Defect::UnfitTarget { process: name.clone(), node: go.node.clone() });
         }
         if facts.moving.is_some() && facts.owner != OwnerState::Dead {
@@ -134,7 +137,9 @@ impl<'a> Load<'a> {
     }
 
     fn touch(&mut self, from: Option<&'a str>, to: &'a str) {
-        *self.nodes.entry(to).or_default() += 1;
+        if !to.is_empty() {
+            *self.nodes.entry(to).or_default() += 1;
+        }
         if let Some(from) = from.filter(|from| *from != to) {
             *self.nodes.entry(from).or_default() += 1;
         }

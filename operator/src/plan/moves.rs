@@ -15,6 +15,9 @@ use super::limits::{Blocked, Limits, Travel};
 use super::membership::Fitness;
 use crate::assignments::{Assignment, Go, Held, Moving, MovingPhase, OwnerState, ProcessFacts};
 
+/// The name of no node: the scheduler chooses.
+const ANYWHERE: &str = "";
+
 /// Why a move is wanted, most pressing first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -202,15 +205,20 @@ impl<'a> Step<'a> {
         let elsewhere = match self.home {
             Home::At { node, .. } => *node != moving.to,
             Home::Stays | Home::Pending(_) => true,
-            Home::Doomed => false,
+            Home::Anywhere | Home::Doomed => false,
         };
         if elsewhere && moving.phase == MovingPhase::Prepared {
             assignment.give_up = Some(AbortReason::Withdrawn);
             result.withdrawn.push(self.name.to_owned());
         }
         // Its target died after the commit: it is recovered as soon as this move has ended.
+        let node = match self.home {
+            Home::At { node, .. } => Some(*node),
+            Home::Anywhere => Some(ANYWHERE),
+            Home::Stays | Home::Pending(_) | Home::Doomed => None,
+        };
         if self.facts.owner == OwnerState::Dead
-            && let Home::At { node, .. } = self.home
+            && let Some(node) = node
         {
             let trigger = recovery(self.fitness, self.facts);
             assignment.go = Some(go(self.inputs, self.facts, node, trigger));
@@ -222,6 +230,7 @@ impl<'a> Step<'a> {
         let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
         let (node, by) = match self.home {
             Home::At { node, by } => (*node, *by),
+            Home::Anywhere => (ANYWHERE, Authority::Distribution),
             Home::Pending(reason) => {
                 result.pending.push(self.name.to_owned());
                 return held(reason.clone());

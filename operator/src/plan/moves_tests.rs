@@ -300,3 +300,51 @@ fn a_node_that_the_template_can_never_be_scheduled_on_is_no_member() {
     inputs.facts("cart-0").wish = Some("n2".into());
     assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::NotAMember);
 }
+
+/// One that serves and fills the only node, and one without an incarnation.
+fn full() -> Inputs {
+    let mut inputs = inputs(2, &["n1"]);
+    inputs.nodes.get_mut("n1").unwrap().pods = Some(1);
+    inputs.serving("cart-0", "n1");
+    let new = inputs.serving("cart-1", "n1");
+    (new.owner, new.node) = (OwnerState::None, None);
+    inputs
+}
+
+#[test]
+fn where_every_member_is_full_the_scheduler_is_asked_and_left_alone() {
+    let mut inputs = full();
+    assert_eq!(go_of(&plan(&inputs).0, "cart-1"), Some((String::new(), MigrationTrigger::Start)));
+    let pending = Moving {
+        kind: Kind::Start,
+        trigger: MigrationTrigger::Start,
+        from: None,
+        to: String::new(),
+        unpinned: true,
+        phase: MovingPhase::Prepared,
+    };
+    inputs.facts("cart-1").moving = Some(pending.clone());
+    assert_eq!(assignment(&plan(&inputs).0, "cart-1"), Assignment::default());
+    // An autoscaler adds a node; what is scheduled there stays, member or not yet.
+    inputs.nodes.insert("n2".into(), Node { ready: true, ..Node::default() });
+    inputs.facts("cart-1").moving = Some(Moving { to: "n2".into(), ..pending });
+    assert_eq!(assignment(&plan(&inputs).0, "cart-1"), Assignment::default());
+}
+
+#[test]
+fn who_found_no_room_on_a_node_is_placed_by_the_scheduler_and_who_serves_waits() {
+    let mut inputs = inputs(2, &["n1", "n2"]);
+    let failed = FailedMove {
+        to: "n2".into(),
+        reason: Some(MoveReason::NoRoom),
+        at: Timestamp::UNIX_EPOCH - SignedDuration::from_secs(60),
+        times: 1,
+    };
+    inputs.serving("cart-0", "n1").failed = Some(failed.clone());
+    let leaving = inputs.serving("cart-1", "n1");
+    leaving.failed = Some(failed);
+    leaving.owner = OwnerState::Leaving { until: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(60) };
+    let plan = plan(&inputs).0;
+    assert_eq!(go_of(&plan, "cart-1"), Some((String::new(), MigrationTrigger::PodDeleted)));
+    assert_eq!(go_of(&plan, "cart-0").map(|(node, _)| node), None, "it serves where it is");
+}

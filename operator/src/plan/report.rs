@@ -112,7 +112,7 @@ pub(super) fn report(
         match home {
             Home::At { node, by: _ } => *load.entry(node).or_default() += 1,
             Home::Stays => placement.staying += 1,
-            Home::Pending(_) | Home::Doomed => {}
+            Home::Anywhere | Home::Pending(_) | Home::Doomed => {}
         }
     }
     placement.load.extend(load.into_iter().map(|(node, load)| (node.to_owned(), load)));

@@ -51,7 +51,10 @@ pub(crate) async fn apply(
             let (name, found) = context.failpoints.pass(point, read).await?;
             took_live(seen, name, found);
         }
-        Effect::Write(transition) => write(context, seen, memory, point, &transition).await?,
+        Effect::Write(transition) => {
+            let transition = with_node(seen, transition)?;
+            write(context, seen, memory, point, &transition).await?;
+        }
         Effect::CreatePod { name, node, epoch, gated } => {
             let created = create_pod(context, seen, &name, &node, epoch, gated);
             let created = context.failpoints.pass(point, created).await?;
@@ -102,6 +105,17 @@ pub(crate) async fn apply(
         }
     }
     Ok(())
+}
+
+/// A commit names the node that the scheduler has chosen, where that was left to it.
+fn with_node(seen: &Observation, mut transition: Transition) -> Result<Transition, CallError> {
+    if let Transition::Commit { target, .. } = &mut transition
+        && target.node.is_empty()
+    {
+        let chosen = seen.target().and_then(|target| target.facts.node.clone());
+        target.node = chosen.ok_or_else(|| missing("commit", "the target's node"))?;
+    }
+    Ok(transition)
 }
 
 async fn read_live(

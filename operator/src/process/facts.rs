@@ -62,7 +62,11 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
         kind: migration.kind,
         trigger: written.trigger,
         from: source.map(|pod| pod.node.clone()),
-        to: migration.target_node.clone(),
+        to: match seen.target() {
+            Some(target) if migration.target_node.is_empty() => target.facts.node.clone().unwrap_or_default(),
+            Some(_) | None => migration.target_node.clone(),
+        },
+        unpinned: migration.target_node.is_empty(),
         phase: match migration.phase {
             Phase::Prepared if frozen => MovingPhase::Frozen,
             Phase::Prepared => MovingPhase::Prepared,

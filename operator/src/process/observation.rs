@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
@@ -23,6 +23,8 @@ use super::proof::Proof;
 use crate::assignments::Assignment;
 use crate::index::ProcessName;
 
+/// How long a node that was chosen for a process may have no room for it.
+const ROOM: SignedDuration = SignedDuration::from_secs(10);
 /// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
 const WAY_MILLISECONDS: u64 = 1000;
 
@@ -247,7 +249,7 @@ impl Observation {
                 if self.target_came_up() { AbortReason::DeadlineExceeded } else { AbortReason::TargetFailed };
             return Some(late);
         }
-        if self.target_is_hopeless(migration) {
+        if self.target_is_hopeless(migration) || self.target_has_no_room(migration, source_goes) {
             return Some(AbortReason::TargetFailed);
         }
         self.assignment.as_ref()?.give_up
@@ -263,6 +265,17 @@ impl Observation {
                 true
             }
         })
+    }
+
+    /// Whether the node that was chosen has had no room for a while, for a process that has to have another incarnation:
+    /// the scheduler may know a better one. A process that serves waits until its deadline.
+    fn target_has_no_room(&self, migration: &Migration, source_goes: bool) -> bool {
+        let has_to = source_goes || matches!(migration.kind, Kind::Start | Kind::Recover);
+        let trouble = self.target().and_then(|target| target.facts.trouble.as_ref());
+        let full = trouble.is_some_and(|trouble| trouble.gravity == Gravity::Unschedulable);
+        let status = self.object.status.as_ref().and_then(|status| status.migration.as_ref());
+        let waited = status.is_some_and(|begun| self.now.duration_since(begun.start_time.0) >= ROOM);
+        has_to && full && waited && !migration.target_node.is_empty()
     }
 
     /// Whether waiting for the target changes nothing. A start or a recovery has nothing to go back to: it waits until

@@ -45,7 +45,7 @@ pub struct Blueprint<'a> {
     pub process: &'a HubProcess,
     /// The pod's name.
     pub name: &'a str,
-    /// Its node.
+    /// Its node; empty where the scheduler is to choose among the members.
     pub node: &'a str,
     /// The epoch that it is created with.
     pub epoch: Epoch,
@@ -87,7 +87,14 @@ pub fn build(blueprint: &Blueprint<'_>) -> Pod {
     ]);
     let cold = hub.spec.migration.strategy == MigrationStrategy::ColdSwap;
     let mut spec = template.spec.clone().unwrap_or_default();
-    spec.affinity = Some(pinned(spec.affinity, node));
+    if node.is_empty() {
+        // The scheduler chooses, among the members.
+        let members = hub.spec.members.node_selector.clone();
+        let own = spec.node_selector.take().unwrap_or_default();
+        spec.node_selector = Some(members.into_iter().chain(own).collect());
+    } else {
+        spec.affinity = Some(pinned(spec.affinity, node));
+    }
     spec.restart_policy = Some("Always".to_owned());
     spec.termination_grace_period_seconds = i64::try_from(grace(hub).as_secs()).ok();
     spec.init_containers.get_or_insert_default().insert(0, sidecar(blueprint));
@@ -330,6 +337,16 @@ pub(crate) mod tests {
         let owner = &pod.owner_references()[0];
         assert_eq!((owner.uid.as_str(), owner.controller), ("process", Some(true)));
         assert!(pod.finalizers().is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_is_bound_to_no_node_is_kept_to_the_members() {
+        let mut hub = hub();
+        hub.spec.members.node_selector = [("pool".to_owned(), "a".to_owned())].into();
+        let process = process();
+        let spec = build(&Blueprint { node: "", ..blueprint(&hub, &process) }).spec.unwrap();
+        assert_eq!((spec.affinity, spec.node_selector), (None, Some([("pool".into(), "a".into())].into())));
+        assert!(build(&blueprint(&hub, &process)).spec.unwrap().affinity.is_some());
     }
 
     #[test]

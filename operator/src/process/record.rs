@@ -122,6 +122,7 @@ pub fn write(
             let migration = next.migration.as_mut()?;
             migration.phase = MigrationPhase::Committed;
             migration.target.uid = Some(owner.pod.uid.0.clone());
+            migration.target.node = Some(owner.pod.node.clone()).filter(|node| !node.is_empty());
             migration.target.ip.clone_from(&around.target_ip);
             migration.target.record_id = Some(owner.record.0.clone());
             migration.seq = state.as_ref().map(|state| state.seq);

@@ -167,7 +167,7 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
 
 /// `17->18 n2->n4 (Drain)`.
 fn headline(migration: &ActiveMigration) -> String {
-    let to = migration.target.node.as_deref().unwrap_or("?");
+    let to = migration.target.node.as_deref().unwrap_or("any member");
     match &migration.source {
         Some(source) => format!(
             "{}->{} {}->{to} ({})",
@@ -189,7 +189,10 @@ fn waiting_for_target(seen: &Observation, headline: &str) -> (bool, ProcessReaso
         MoveReason::QuotaExceeded => ProcessReason::QuotaExceeded,
         _ => ProcessReason::WaitingForTarget,
     };
-    let what = target_words(seen).unwrap_or_else(|| "is starting".to_owned());
+    let mut what = target_words(seen).unwrap_or_else(|| "is starting".to_owned());
+    if reason == ProcessReason::NoRoom && migration.target.node.is_none() {
+        what.push_str("; no member has room, and its pod stays pending until one has: add a node");
+    }
     let deadline = migration.deadline.0.strftime("%H:%M:%SZ");
     let risk = match migration.source {
         Some(_) => format!(

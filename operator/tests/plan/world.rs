@@ -90,7 +90,35 @@ impl World {
     }
 
     pub fn under_way(&self) -> usize {
-        self.inputs.processes.values().filter_map(|it| it.facts.as_ref()?.moving.as_ref()).count()
+        // A pod that nobody has room for stays pending.
+        let moving = self.inputs.processes.values().filter_map(|it| it.facts.as_ref()?.moving.as_ref());
+        moving.filter(|moving| !moving.to.is_empty()).count()
+    }
+
+    /// What the scheduler does with pods that are bound to no node.
+    fn schedule(&mut self) {
+        let mut load: BTreeMap<String, u32> = BTreeMap::new();
+        for process in self.inputs.processes.values() {
+            let moving = process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
+            let at = moving.map(|moving| moving.to.as_str()).into_iter().chain(process.owner_node());
+            at.for_each(|node| *load.entry(node.to_owned()).or_default() += 1);
+        }
+        for process in self.inputs.processes.values_mut() {
+            let Some(moving) = process.facts.as_mut().and_then(|facts| facts.moving.as_mut()) else {
+                continue;
+            };
+            if !moving.to.is_empty() {
+                continue;
+            }
+            let open = self.inputs.nodes.iter().find(|(name, node)| {
+                let load = load.get(*name).copied().unwrap_or(0);
+                node.ready && !node.unschedulable && node.pods.is_none_or(|pods| load < pods)
+            });
+            if let Some((name, _)) = open {
+                moving.to.clone_from(name);
+                *load.entry(name.clone()).or_default() += 1;
+            }
+        }
     }
 
     /// Plans, checks the plan, and carries it out.
@@ -150,6 +178,7 @@ impl World {
                     trigger: go.trigger,
                     from: facts.node.clone(),
                     to: go.node.clone(),
+                    unpinned: go.node.is_empty(),
                     phase: MovingPhase::Prepared,
                 });
             }
@@ -167,6 +196,7 @@ impl World {
     pub fn progress(&mut self) {
         let now = self.inputs.now + STEP;
         self.inputs.now = now;
+        self.schedule();
         let nodes = &self.inputs.nodes;
         for (name, process) in &mut self.inputs.processes {
             let Some(facts) = &mut process.facts else { continue };
@@ -176,6 +206,10 @@ impl World {
                 facts.owner = OwnerState::Dead;
             }
             let Some(mut moving) = facts.moving.take() else { continue };
+            if moving.to.is_empty() && moving.phase == MovingPhase::Prepared {
+                facts.moving = Some(moving);
+                continue;
+            }
             let up = nodes.get(&moving.to).is_some_and(|node| node.ready);
             let fails = !up || self.refusing.get(name) == Some(&moving.to);
             let swap = matches!(moving.kind, Kind::HotSwap | Kind::ColdSwap);
