@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use processhub_sdk::{Activation, ApplyContext, Imported, Part, Reason, Refusal, Worker};
+use processhub_sdk::{Activation, ApplyContext, Direction, Imported, Part, Reason, Refusal, Worker};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::ballast::Ballast;
 use crate::faults::{Faults, Point};
@@ -20,6 +21,21 @@ pub struct Holdings {
     pub table: BTreeMap<String, String>,
     /// Bytes that only weigh. Shared, so that holding the lock never means copying them.
     pub ballast: Arc<Ballast>,
+    /// With which words it was given; none for what began here. It does not move.
+    pub origin: Option<Origin>,
+}
+
+/// What the worker was told of the state that it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// Why.
+    pub reason: Reason,
+    /// Version of the code that wrote it.
+    pub vsn: String,
+    /// Whether this code is newer or older.
+    pub direction: Direction,
+    /// What the hub's upgrade adds.
+    pub extra: Value,
 }
 
 /// The part `state`: everything but the table and the ballast itself.
@@ -96,7 +112,7 @@ impl Worker for Counter {
 
     fn capture(&self) -> Result<Vec<Part>, Refusal> {
         self.faults.strike(Point::Capture)?;
-        let Holdings { ledger, table, ballast } = self.holdings().clone();
+        let Holdings { ledger, table, ballast, origin: _ } = self.holdings().clone();
         Ok(vec![
             Part::json("state", &Head { ledger, ballast: ballast.made_as() })?,
             Part::json("table.entries", &table)?,
@@ -104,7 +120,7 @@ impl Worker for Counter {
         ])
     }
 
-    fn decode(&self, state: &Imported, _: &ApplyContext) -> Result<Holdings, Refusal> {
+    fn decode(&self, state: &Imported, context: &ApplyContext) -> Result<Holdings, Refusal> {
         self.faults.strike(Point::Import)?;
         let Head { ledger, ballast } = state.json("state")?;
         let pieces = state.part("table.ballast")?.pieces().collect::<Result<Vec<Bytes>, _>>()?;
@@ -117,7 +133,9 @@ impl Worker for Counter {
                 "part `table.ballast` is not what was sent: its digest differs",
             ));
         }
-        Ok(Holdings { ledger, table: state.json("table.entries")?, ballast: Arc::new(ballast) })
+        let ApplyContext { reason, vsn, direction, extra, .. } = context.clone();
+        let origin = Some(Origin { reason, vsn, direction, extra });
+        Ok(Holdings { ledger, table: state.json("table.entries")?, ballast: Arc::new(ballast), origin })
     }
 
     fn install(&self, state: Holdings) {

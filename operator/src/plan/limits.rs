@@ -22,6 +22,11 @@ impl<'a> Travel<'a> {
     }
 }
 
+/// Whether nothing is lost when it is made later.
+fn can_wait(moving: &Moving) -> bool {
+    matches!(moving.trigger, MigrationTrigger::Rebalance | MigrationTrigger::Upgrade)
+}
+
 /// Which limit stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Blocked {
@@ -87,9 +92,7 @@ impl<'a> Limits<'a> {
         let (from, to) = (moving.from.as_deref(), moving.to.as_str());
         let use_ = match moving.phase {
             MovingPhase::Committed => return,
-            MovingPhase::Prepared if moving.trigger == MigrationTrigger::Rebalance && !presses => {
-                Some(Use::Balance)
-            }
+            MovingPhase::Prepared if can_wait(moving) && !presses => Some(Use::Balance),
             MovingPhase::Prepared | MovingPhase::Frozen => None,
             MovingPhase::Aborted => Some(Use::Ending),
         };
