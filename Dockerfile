@@ -13,9 +13,10 @@ WORKDIR /src
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
-      --package processhub-operator --package processhub-sidecar --package counter \
+      --package processhub-operator --package processhub-sidecar --package processhub-adapter --package counter \
  && mkdir /out \
- && cp /target/*/release/processhub-operator /target/*/release/processhub-sidecar /target/*/release/counter /out/
+ && cp /target/*/release/processhub-operator /target/*/release/processhub-sidecar /target/*/release/processhub-adapter \
+      /target/*/release/counter /out/
 
 FROM scratch AS prebuilt
 ARG PREBUILT=.
@@ -32,6 +33,11 @@ FROM scratch AS sidecar
 COPY --from=binaries /out/processhub-sidecar /processhub-sidecar
 USER 65532:65532
 ENTRYPOINT ["/processhub-sidecar"]
+
+FROM scratch AS adapter
+COPY --from=binaries /out/processhub-adapter /processhub-adapter
+USER 65532:65532
+ENTRYPOINT ["/processhub-adapter"]
 
 FROM scratch AS counter
 COPY --from=binaries /out/counter /counter
