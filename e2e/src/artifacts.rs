@@ -12,6 +12,8 @@ const BINARIES: &str = "PROCESSHUB_BINARIES";
 pub const OPERATOR_IMAGE: &str = "localhost/processhub-operator:dev";
 /// Image of the sidecar.
 pub const SIDECAR_IMAGE: &str = "localhost/processhub-sidecar:dev";
+/// Image of the adapter.
+pub const ADAPTER_IMAGE: &str = "localhost/processhub-adapter:dev";
 /// Image of the example worker.
 pub const COUNTER_IMAGE: &str = "localhost/processhub-counter:dev";
 
@@ -34,13 +36,21 @@ impl Binaries {
             return Ok(Self { dir: dir.into(), root });
         }
         let host = host_triple()?;
-        println!("building operator, sidecar, example worker and clients (profile cluster)");
+        println!("building operator, sidecar, adapter, example worker and clients (profile cluster)");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&root)
             .args(["build", "--locked", "--quiet", "--profile", "cluster", "--target", &host])
             .args(["--package", "processhub-operator", "--package", "processhub-sidecar"])
-            .args(["--package", "counter", "--package", "processhub-e2e", "--bins"]);
+            .args([
+                "--package",
+                "processhub-adapter",
+                "--package",
+                "counter",
+                "--package",
+                "processhub-e2e",
+                "--bins",
+            ]);
         if host.ends_with("linux-gnu") {
             let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host.to_uppercase().replace('-', "_"));
             cargo.env(variable, "-C target-feature=+crt-static");
@@ -72,28 +82,33 @@ impl Binaries {
         let context = self.dir.join("images");
         let prebuilt = context.join("bin");
         std::fs::create_dir_all(&prebuilt)?;
-        for name in ["processhub-operator", "processhub-sidecar", "counter"] {
+        for name in ["processhub-operator", "processhub-sidecar", "processhub-adapter", "counter"] {
             std::fs::copy(self.path(name), prebuilt.join(name)).with_context(|| format!("copy {name}"))?;
         }
-        [("operator", OPERATOR_IMAGE), ("sidecar", SIDECAR_IMAGE), ("counter", COUNTER_IMAGE)]
-            .into_iter()
-            .map(|(target, tag)| {
-                let archive = context.join(format!("{target}.tar"));
-                let build = ImageBuild {
-                    dockerfile: self.root.join("Dockerfile"),
-                    target: Some(target.to_owned()),
-                    context: context.clone(),
-                    named_contexts: Vec::new(),
-                    arguments: vec![
-                        ("BINARIES".to_owned(), "prebuilt".to_owned()),
-                        ("PREBUILT".to_owned(), "bin".to_owned()),
-                    ],
-                    tag: tag.to_owned(),
-                };
-                build_image(&build, &archive).with_context(|| format!("build the image {tag}"))?;
-                Ok(archive)
-            })
-            .collect()
+        [
+            ("operator", OPERATOR_IMAGE),
+            ("sidecar", SIDECAR_IMAGE),
+            ("adapter", ADAPTER_IMAGE),
+            ("counter", COUNTER_IMAGE),
+        ]
+        .into_iter()
+        .map(|(target, tag)| {
+            let archive = context.join(format!("{target}.tar"));
+            let build = ImageBuild {
+                dockerfile: self.root.join("Dockerfile"),
+                target: Some(target.to_owned()),
+                context: context.clone(),
+                named_contexts: Vec::new(),
+                arguments: vec![
+                    ("BINARIES".to_owned(), "prebuilt".to_owned()),
+                    ("PREBUILT".to_owned(), "bin".to_owned()),
+                ],
+                tag: tag.to_owned(),
+            };
+            build_image(&build, &archive).with_context(|| format!("build the image {tag}"))?;
+            Ok(archive)
+        })
+        .collect()
     }
 }
 
