@@ -182,7 +182,7 @@ impl Summary {
         self.skipped.push(what.to_owned());
     }
 
-    /// `test result: ok. 9 passed; 0 failed; 1 ignored; ...`, and scenarios that needed a second try.
+    /// `test result: ok. 9 passed; 0 failed; 1 ignored; ...`, and scenarios that needed another try.
     fn count(&mut self, line: &str) {
         if line.contains(": FLAKY, ") {
             self.flaky.push(line.to_owned());

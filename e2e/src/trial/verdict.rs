@@ -8,7 +8,7 @@ use crate::load::Operation;
 use crate::moves::Move;
 use crate::oracle::{Account, Applied, Disorder, Percentiles, account, check_order, longest_gaps};
 
-/// A promise was broken: something lost, duplicated, out of order, or owned twice. Never excused by a second try.
+/// A promise was broken: something lost, duplicated, out of order, or owned twice. Never excused by another try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(String);
