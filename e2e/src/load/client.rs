@@ -14,6 +14,10 @@ use tokio::time::timeout;
 use super::history::{Operation, Outcome};
 use super::remote::{Answer, Call};
 
+/// How often, and after which pause, a network without a way to the address is tried again: a second in all.
+const UNREACHABLE_TRIES: u32 = 100;
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(10);
+
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
@@ -107,7 +111,7 @@ impl Client {
         {
             return Ok(kept);
         }
-        let stream = TcpStream::connect(self.options.address).await?;
+        let stream = reach(self.options.address).await?;
         stream.set_nodelay(true)?;
         let (mut sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
@@ -128,6 +132,21 @@ impl Client {
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         request
     }
+}
+
+/// Connects. While the proxy of the clients' own network replaces its rules, a Service's address has no way out of that
+/// network for some milliseconds, which tells nothing of who serves there: an address without endpoints refuses, and a
+/// pod that is gone resets or is silent, and those are errors. The wait counts in the client's gap.
+async fn reach(address: SocketAddr) -> std::io::Result<TcpStream> {
+    for _ in 0..UNREACHABLE_TRIES {
+        match TcpStream::connect(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NetworkUnreachable => {
+                tokio::time::sleep(UNREACHABLE_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
+    TcpStream::connect(address).await
 }
 
 /// `GET path` on a connection of its own; the body as text.
