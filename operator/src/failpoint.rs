@@ -52,6 +52,8 @@ points! {
     Activate = "activate",
     /// The command to the source to serve again.
     Thaw = "thaw",
+    /// The command to a committed cold swap's source to forward, before it ends.
+    HandOn = "hand-on",
     /// The write of the stable address.
     Route = "route",
     /// A live read of a pod.
@@ -60,8 +62,6 @@ points! {
     DeleteSource = "delete-source",
     /// The deletion of the target's pod.
     DeleteTarget = "delete-target",
-    /// The command to a committed cold swap's source to forward, before it ends.
-    HandOn = "hand-on",
     /// The commands to the sidecar of a process that was deleted.
     LetGo = "let-go",
     /// The deletion of a pod that belongs to no move any more.
@@ -98,6 +98,7 @@ impl From<&Effect> for Point {
             Effect::Import { .. } => Self::Import,
             Effect::Activate { .. } => Self::Activate,
             Effect::Thaw { .. } => Self::Thaw,
+            Effect::HandOn { .. } => Self::HandOn,
             Effect::Route(_) => Self::Route,
             Effect::ReadLive(_) => Self::ReadLive,
             Effect::DeletePod { side: Side::Source, .. } => Self::DeleteSource,
@@ -223,6 +224,7 @@ mod tests {
             Effect::Import { epoch, state, reason: ImportReason::Handover },
             Effect::Activate { epoch, state: None },
             Effect::Thaw { epoch },
+            Effect::HandOn { epoch },
             Effect::Route(pod),
             Effect::ReadLive(Side::Source),
             delete(Side::Source),

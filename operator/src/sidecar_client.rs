@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use processhub_protocol::wire::{
-    Activate, Forward, Freeze, Import, Refusal, Report, TOKEN_HEADER, Thaw, path,
+    Activate, Forward, Freeze, HandOn, Import, Refusal, Report, TOKEN_HEADER, Thaw, path,
 };
 use serde::Serialize;
 use tokio::time::timeout;
@@ -169,6 +169,19 @@ impl SidecarClient {
         patience: Duration,
     ) -> Result<Report, SidecarError> {
         self.command(to, path::THAW, command, patience).await
+    }
+
+    /// Commands a sealed source to forward to a successor that does not serve yet; answers with the report after it.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn hand_on(
+        &self,
+        to: &Address,
+        command: &HandOn,
+        patience: Duration,
+    ) -> Result<Report, SidecarError> {
+        self.command(to, path::HAND_ON, command, patience).await
     }
 
     /// Commands a sealed source to forward to its successor; answers with the report after it.

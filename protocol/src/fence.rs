@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
 use crate::rules::{Rule, enforced};
 use crate::wire::{
-    Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, Import, Peer, Refusal, RefusalCode,
-    Thaw,
+    Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, Peer, Refusal,
+    RefusalCode, Thaw,
 };
 
 /// What a sidecar must never forget. Written with a checksum, synced, before any answer that depends on it.
@@ -302,6 +302,22 @@ impl Record {
         let state = self.sealed().cloned();
         let role = Role::Forwarding { epoch: command.epoch, state, to: command.peer.clone() };
         Ok(self.obeying(command.epoch, Step::TakeOver, role))
+    }
+
+    /// Judges the operator's call to hand on to a successor that does not serve yet: a forwarding as any other.
+    ///
+    /// # Errors
+    /// As [`Record::judge_forward`].
+    pub fn judge_hand_on(&self, command: &HandOn) -> Judged<Verdict> {
+        self.judge_forward(&command.forward())
+    }
+
+    /// The record of a hand-on.
+    ///
+    /// # Errors
+    /// As [`Record::judge_hand_on`].
+    pub fn hand_on_done(&self, command: &HandOn) -> Judged<Self> {
+        self.forward_done(&command.forward())
     }
 
     /// The state that may be fetched from here at `epoch`: only a sealed one, and not by a move older than the seal.

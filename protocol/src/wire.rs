@@ -33,6 +33,8 @@ pub mod path {
     pub const STATE: &str = "/v1/state";
     /// `POST` [`super::Forward`], target sidecar.
     pub const FORWARD: &str = "/v1/forward";
+    /// `POST` [`super::HandOn`], operator.
+    pub const HAND_ON: &str = "/v1/hand-on";
     /// `GET`, kubelet, without a token: returns when the worker may be told to stop.
     pub const PRE_STOP: &str = "/v1/prestop";
     /// `GET`, kubelet: the sidecar is up and the worker may be started.
@@ -195,6 +197,28 @@ pub struct Forward {
     pub peer: Peer,
 }
 
+/// To the sealed source of a committed move whose target's worker starts only when the source's has ended (cold swap):
+/// forward what you hold and what still arrives. It waits at the target until the target serves; the blackout goes on until
+/// then, and ends with the target's own [`Forward`]. The worker's end waits for nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HandOn {
+    /// Whom it is for.
+    pub to: Addressee,
+    /// Epoch at which the target will serve.
+    pub epoch: Epoch,
+    /// The target.
+    pub peer: Peer,
+}
+
+impl HandOn {
+    /// The forwarding that it begins: what the record knows of it.
+    #[must_use]
+    pub fn forward(&self) -> Forward {
+        Forward { to: self.to.clone(), epoch: self.epoch, peer: self.peer.clone() }
+    }
+}
+
 /// What a sidecar says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -268,6 +292,8 @@ pub enum CommandKind {
     Thaw,
     /// [`Forward`].
     Forward,
+    /// [`HandOn`].
+    HandOn,
 }
 
 /// A freeze or import that did not come to its end. The sidecar holds its role; only the operator decides what next.
@@ -329,6 +355,10 @@ pub enum WorkerState {
     Active,
     /// Suspended.
     Suspended,
+    /// Ended with its pod, for good: the kubelet has told the sidecar to end, which it does only when every other container
+    /// has ended, after the worker's `preStop` hook was answered here, and nothing listens where the worker did. The sidecar
+    /// stays a while longer, for the clients.
+    Ended,
 }
 
 /// A refused command. Nothing was changed by it.

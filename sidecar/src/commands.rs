@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use processhub_protocol::fence::Verdict;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{
-    Activate, Busy, CommandKind, Forward, Freeze, Import, Refusal, RefusalCode, Thaw,
+    Activate, Busy, CommandKind, Forward, Freeze, HandOn, Import, Refusal, RefusalCode, Thaw,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,10 @@ pub enum Command {
     Activate(Activate),
     /// Serve again.
     Thaw(Thaw),
-    /// Forward to the successor.
+    /// Forward to the successor, which serves.
     Forward(Forward),
+    /// Forward to the successor, where it waits.
+    HandOn(HandOn),
 }
 
 /// What a command came to: it is in effect (its failure, if it had one, is in the report), or it was refused.
@@ -59,6 +61,7 @@ impl Command {
             Self::Activate(_) => CommandKind::Activate,
             Self::Thaw(_) => CommandKind::Thaw,
             Self::Forward(_) => CommandKind::Forward,
+            Self::HandOn(_) => CommandKind::HandOn,
         }
     }
 
@@ -69,6 +72,7 @@ impl Command {
             Self::Activate(command) => command.epoch,
             Self::Thaw(command) => command.epoch,
             Self::Forward(command) => command.epoch,
+            Self::HandOn(command) => command.epoch,
         }
     }
 
@@ -89,7 +93,7 @@ impl Command {
         match running {
             Self::Freeze(_) => matches!(self, Self::Thaw(_)),
             Self::Activate(_) | Self::Thaw(_) => true,
-            Self::Import(_) | Self::Forward(_) => false,
+            Self::Import(_) | Self::Forward(_) | Self::HandOn(_) => false,
         }
     }
 }
@@ -114,7 +118,12 @@ impl Sidecar {
     /// # Errors
     /// A refusal; then the command has changed nothing.
     pub async fn obey(self: &Arc<Self>, command: Command) -> Outcome {
+        let served = matches!(command, Command::Forward(_));
         let outcome = self.run_or_join(command).await;
+        if served && outcome.is_ok() {
+            // Also where nothing is left to do, because the operator had this pod hand on before.
+            self.successor_serves();
+        }
         if let Err(refusal) = &outcome
             && refusal.code == RefusalCode::StaleEpoch
         {
@@ -195,6 +204,7 @@ impl Sidecar {
             Command::Activate(command) => self.activate(command, cancel).await,
             Command::Thaw(command) => self.thaw(command, cancel).await,
             Command::Forward(command) => self.forward(command).await,
+            Command::HandOn(command) => self.hand_on(command).await,
         }
     }
 
@@ -206,6 +216,7 @@ impl Sidecar {
             Command::Activate(command) => record.judge_activate(command, &self.now()),
             Command::Thaw(command) => record.judge_thaw(command, &self.now()),
             Command::Forward(command) => record.judge_forward(command),
+            Command::HandOn(command) => record.judge_hand_on(command),
         }
     }
 

@@ -1,12 +1,17 @@
 //! What the kubelet asks: may the worker start, does this pod serve, does the sidecar run, may the worker be stopped.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use processhub_protocol::fence::Role;
 use tokio::time::Instant;
 
 use crate::sidecar::Sidecar;
+
+/// Pause between two looks at a worker that ends.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Sidecar {
     /// `/startz`: 200 opens the gate for the worker's first start.
@@ -34,12 +39,30 @@ impl Sidecar {
         let _waiting = Waiting::begin(self);
         let bound = Instant::now() + self.config.hook_bound;
         tokio::select! {
-            () = self.until(|sidecar| !sidecar.owns()) => {}
+            () = self.until(|sidecar| !sidecar.owns()) => self.change(|live| live.released = true),
             () = tokio::time::sleep_until(bound) => {
                 tracing::error!("the process was not handed over in time; its worker is stopped");
             }
             () = self.down.cancelled() => {}
         }
+    }
+
+    /// Whether the worker has ended with its pod. To be asked when the kubelet has told this sidecar to end: of a pod that
+    /// ends it tells a native sidecar last, after every other container has ended. That the hook was answered before tells
+    /// this from a restart of the sidecar alone; a worker that still listens has not ended, whatever was told.
+    pub(crate) async fn worker_ends(&self) -> bool {
+        if !self.live().released {
+            return false;
+        }
+        while self.accepts(self.config.worker_control).await || self.accepts(self.config.worker_listen).await
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+        true
+    }
+
+    async fn accepts(&self, address: SocketAddr) -> bool {
+        self.net.connect(address).await.is_ok()
     }
 }
 

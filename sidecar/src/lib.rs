@@ -19,8 +19,9 @@
 //! requests (the freeze command's arrival, before the drain) to the moment at which what it held goes on, because the
 //! target, active by then, has told it to forward; or, after an abort, because its own worker has acknowledged that it
 //! serves again. The target takes the figure over from the source's answer, so that it outlives the source. In a
-//! cold swap the source is told to forward before the target's worker has started, because it ends before that: there the
-//! figure does not contain the start of the worker.
+//! cold swap the source hands on before the target's worker has started: what it sends on waits at the target, its worker
+//! ends, and it stays until the target has said that it serves. The figure contains the end of one worker and the start of
+//! the other.
 
 pub mod announce;
 pub mod auth;

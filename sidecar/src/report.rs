@@ -42,6 +42,9 @@ impl Sidecar {
 }
 
 fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
+    if live.ended {
+        return WorkerView { state: WorkerState::Ended, ..WorkerView::default() };
+    }
     if gated && matches!(role, Role::Standby | Role::Delivered { .. }) {
         return WorkerView { state: WorkerState::Gated, ..WorkerView::default() };
     }

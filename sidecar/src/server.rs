@@ -68,12 +68,19 @@ impl Running {
         &self.sidecar
     }
 
-    /// Ends in order, as a native sidecar does after its worker is gone: a sealed pod stays until its state was taken and
-    /// for the retention after that, to forward what still arrives; the kubelet bounds it all.
+    /// Ends in order, as a native sidecar does after its worker is gone: a sealed pod stays until its state was taken, until
+    /// what it has handed on is answered, and for the retention after that, to forward what still arrives; the kubelet bounds
+    /// it all.
     pub async fn stop(self) {
         let sidecar = &self.sidecar;
         sidecar.until(|sidecar| !sidecar.frozen()).await;
         if matches!(sidecar.fence.record().role, Role::Forwarding { .. }) {
+            // Where the successor waits for this worker's end it is told now, and the clients' requests wait at the successor.
+            let ended = tokio::time::timeout(sidecar.config.retention, sidecar.worker_ends()).await;
+            if ended == Ok(true) {
+                sidecar.change(|live| live.ended = true);
+                sidecar.until(|sidecar| sidecar.live().fenced.is_none()).await;
+            }
             tokio::time::sleep(sidecar.config.retention).await;
         }
         // What is held is answered 503; what is in flight may end.

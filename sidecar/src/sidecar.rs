@@ -77,6 +77,10 @@ pub(crate) struct Live {
     pub(crate) blackout_microseconds: Option<u64>,
     /// How many `preStop` hooks wait here.
     pub(crate) stopping: usize,
+    /// A `preStop` hook was told that the worker may be stopped.
+    pub(crate) released: bool,
+    /// The worker has ended with its pod.
+    pub(crate) ended: bool,
     /// No more requests.
     pub(crate) closed: bool,
 }

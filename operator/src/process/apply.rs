@@ -9,14 +9,15 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use processhub_crds::validate::validate;
 use processhub_crds::{HubProcess, MigrationTrigger};
-use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid};
-use processhub_protocol::ledger::{Kind, MoveResult, Phase, PodRef, Transition};
-use processhub_protocol::wire::{CONTROL_PORT, Forward, Peer, Report, Thaw};
+use processhub_protocol::ledger::{Kind, MoveResult, PodRef, Transition};
+use processhub_protocol::wire::{Report, Thaw};
 use tokio::time::Instant;
 
-use super::commands::{activate, address, addressee, freeze, grant, import, missing, source_uid, target_uid};
+use super::commands::{
+    activate, address, addressee, freeze, grant, hand_on, import, missing, source_uid, target_uid,
+};
 use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::{Observation, Sighting};
@@ -86,6 +87,13 @@ pub(crate) async fn apply(
             let command = Thaw { to: addressee(seen, &uid), epoch, grant };
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.thaw(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::HandOn { epoch } => {
+            let uid = source_uid(seen)?;
+            let command = hand_on(seen, &uid, epoch)?;
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.hand_on(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
         Effect::Route(pod) => {
@@ -315,64 +323,4 @@ async fn answered(
     seen.age();
     observe::take_in(seen, &uid, report);
     Ok(())
-}
-
-/// The committed cold swap's source that still waits to be told where its process is. Its successor cannot tell it: it
-/// becomes active only when this source has ended, and the source's worker does not end before it has handed on.
-pub(crate) fn waits_to_hand_on(seen: &Observation) -> Option<PodUid> {
-    let migration = seen.ledger.migration.as_ref()?;
-    let committed = matches!(migration.phase, Phase::Committed { .. });
-    let source = migration.source.as_ref().filter(|_| committed && migration.kind == Kind::ColdSwap)?;
-    let report = seen.reports.get(&source.uid)?;
-    (matches!(report.role, Role::Frozen { .. }) && !seen.dead.contains_key(&source.uid))
-        .then(|| source.uid.clone())
-}
-
-/// Tells it: what it holds and what still arrives waits at the target from now on.
-pub(crate) async fn hand_on(
-    context: &Context,
-    seen: &mut Observation,
-    source: PodUid,
-) -> Result<(), CallError> {
-    let target = target_uid(seen)?;
-    let address_of_target = seen.ip(&target).ok_or_else(|| missing("hand on", "the target's address"))?;
-    let epoch = seen.ledger.migration.as_ref().map_or(seen.ledger.epoch, |migration| migration.epoch);
-    let peer = Peer { pod: target, address: address_of_target, control_port: CONTROL_PORT };
-    let command = Forward { to: addressee(seen, &source), epoch, peer };
-    let to = address(context, seen, &source).await?;
-    let sent = async { Ok(context.sidecars.forward(&to, &command, COMMAND_PATIENCE).await?) };
-    answered(context, seen, Point::HandOn, source, sent).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::process::observation::tests::{report, seen};
-    use crate::process::record::tests::{commit, owner_pod, prepare, started, state_id};
-
-    /// A move of this kind, committed, whose source has this role.
-    fn committed(kind: Kind, role: Role) -> Observation {
-        let mut steps = started();
-        steps.push(prepare(kind, Some(owner_pod())));
-        steps.push(commit(2, Some(state_id()), None));
-        let mut seen = seen(&steps, 0);
-        let mut source = report("pod-1", 2);
-        source.role = role;
-        seen.reports.insert("pod-1".into(), source);
-        seen
-    }
-
-    #[test]
-    fn only_the_sealed_source_of_a_committed_cold_swap_is_told_to_hand_on() {
-        let frozen = Role::Frozen { epoch: Epoch(2), state: Some(state_id()), kept: None };
-        let told = |kind, role: &Role| waits_to_hand_on(&committed(kind, role.clone()));
-        assert_eq!(told(Kind::ColdSwap, &frozen), Some("pod-1".into()));
-        assert_eq!(told(Kind::HotSwap, &frozen), None, "its successor tells it, once it serves");
-        let to = Peer { pod: "pod-2".into(), address: "10.0.0.2".into(), control_port: 1 };
-        let forwarding = Role::Forwarding { epoch: Epoch(2), state: None, to };
-        assert_eq!(told(Kind::ColdSwap, &forwarding), None, "it was told");
-        let mut dead = committed(Kind::ColdSwap, frozen);
-        dead.dead.insert("pod-1".into(), crate::process::proof::Proof::ContainersEnded);
-        assert_eq!(waits_to_hand_on(&dead), None);
-    }
 }

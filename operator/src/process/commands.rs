@@ -5,7 +5,7 @@ use processhub_crds::vocabulary::label;
 use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
 use processhub_protocol::wire::{
-    Activate, Addressee, CONTROL_PORT, Freeze, Grant, Import, ImportReason, Peer, StartInfo,
+    Activate, Addressee, CONTROL_PORT, Freeze, Grant, HandOn, Import, ImportReason, Peer, StartInfo,
 };
 
 use super::observation::Observation;
@@ -67,6 +67,14 @@ pub(super) fn activate(
             may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
         },
     })
+}
+
+/// Where the requests of a sealed source belong, though nobody serves them there yet.
+pub(super) fn hand_on(seen: &Observation, uid: &PodUid, epoch: Epoch) -> Result<HandOn, CallError> {
+    let target = target_uid(seen)?;
+    let address = seen.ip(&target).ok_or_else(|| missing("hand-on", "the target's address"))?;
+    let peer = Peer { pod: target, address, control_port: CONTROL_PORT };
+    Ok(HandOn { to: addressee(seen, uid), epoch, peer })
 }
 
 /// A grant answers the sidecar's newest challenge, and is void when this operator's Lease may be.

@@ -155,12 +155,6 @@ pub(crate) struct Done {
 async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -> Result<Done, Conflict> {
     for _ in 0..MAX_STEPS {
         seen.leading = context.leadership.valid();
-        if let Some(source) = apply::waits_to_hand_on(seen)
-            && let Err(error) = apply::hand_on(context, seen, source).await
-        {
-            let pause = failed(context, seen, memory, "hand-on", &error);
-            return Ok(Done { waiting: Waiting::OldPodGone, pause: Some(pause) });
-        }
         match tidy::show_loss(context, seen, memory).await {
             Ok(()) => {}
             Err(CallError::Conflict { .. }) => return Err(Conflict),

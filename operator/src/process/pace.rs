@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use processhub_protocol::handover::Waiting;
+use processhub_protocol::ledger::Phase;
 
 use super::observation::Observation;
 
@@ -22,7 +23,8 @@ pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
         Waiting::Nothing | Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => {
             RESYNC
         }
-        Waiting::Leadership | Waiting::OwnerUnreachable | Waiting::OldPodGone => SLOW,
+        Waiting::Leadership | Waiting::OwnerUnreachable => SLOW,
+        Waiting::OldPodGone => old_pod(seen),
         Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => COMMAND,
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
         Waiting::TargetReady | Waiting::Source => START,
@@ -38,6 +40,14 @@ fn target(seen: &Observation) -> Duration {
     }
 }
 
+/// The source of a committed cold swap says itself that its worker has ended: requests are held until it does.
+fn old_pod(seen: &Observation) -> Duration {
+    let migration = seen.ledger.migration.as_ref();
+    let committed = migration.filter(|migration| matches!(migration.phase, Phase::Committed { .. }));
+    let source = committed.and_then(|migration| migration.source.as_ref());
+    if source.is_some_and(|source| seen.reports.contains_key(&source.uid)) { COMMAND } else { SLOW }
+}
+
 fn retention(seen: &Observation) -> Duration {
     let served = seen.owner_report().and_then(|report| report.serving_for_milliseconds).unwrap_or(0);
     let left = seen.hub.spec.migration.retention_milliseconds.saturating_sub(served);
@@ -49,7 +59,24 @@ fn retention(seen: &Observation) -> Duration {
 mod tests {
     use super::*;
     use crate::process::observation::tests::{report, seen};
-    use crate::process::record::tests::started;
+    use crate::process::record::tests::{commit, owner_pod, prepare, started, state_id};
+    use processhub_protocol::ledger::Kind;
+
+    #[test]
+    fn a_source_whose_worker_is_to_end_is_watched_closely_while_it_answers() {
+        let mut steps = started();
+        steps.push(prepare(Kind::ColdSwap, Some(owner_pod())));
+        assert_eq!(pace(&seen(&steps, 0), Waiting::OldPodGone), SLOW);
+        steps.push(commit(2, Some(state_id()), None));
+        let mut seen = seen(&steps, 0);
+        assert_eq!(
+            pace(&seen, Waiting::OldPodGone),
+            SLOW,
+            "its kubelet will say it, and the watch brings that"
+        );
+        seen.reports.insert("pod-1".into(), report("pod-1", 2));
+        assert_eq!(pace(&seen, Waiting::OldPodGone), COMMAND);
+    }
 
     #[test]
     fn the_retention_is_waited_out_in_one_go() {

@@ -7,7 +7,7 @@ use processhub_protocol::handover::Effect;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{Kind, Transition};
 use processhub_protocol::rules::{Rule, enforced};
-use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, Import, StartInfo, Thaw};
+use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, HandOn, Import, StartInfo, Thaw};
 
 use crate::intern::Id;
 use crate::message::Message;
@@ -49,7 +49,11 @@ impl Model {
                 }
                 return broken.then_some(Promise::SourceStays);
             }
-            Effect::Freeze { .. } | Effect::Import { .. } | Effect::Activate { .. } | Effect::Thaw { .. } => {
+            Effect::Freeze { .. }
+            | Effect::Import { .. }
+            | Effect::Activate { .. }
+            | Effect::Thaw { .. }
+            | Effect::HandOn { .. } => {
                 if let Some(message) = sight.and_then(|sight| self.command(sight, seen.ledger, effect)) {
                     let id = self.messages.id(message);
                     state.net.insert(id);
@@ -180,6 +184,11 @@ impl Model {
                 to: names::addressee(source?.slot),
                 epoch: *epoch,
                 grant: grant(source?)?,
+            }),
+            Effect::HandOn { epoch } => Message::HandOn(HandOn {
+                to: names::addressee(source?.slot),
+                epoch: *epoch,
+                peer: names::peer(target?.slot),
             }),
             Effect::Write(_)
             | Effect::CreatePod { .. }

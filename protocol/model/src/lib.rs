@@ -26,6 +26,9 @@
 //! it reads the ledger before pods and sidecars, writes a reported loss before it acts on that report, gates every pod of a
 //! hub of cold swaps, and collects pods that [`handover::stray`] says have no part any more.
 //!
+//! The sidecar of a pod that goes may say, once its process was handed on, that its worker has ended; in a cold swap the
+//! target's then starts while the source's sidecar still forwards.
+//!
 //! What this does not cover: bytes (a state is the set of writes in it), clocks (a time-out may come at any moment, a grant
 //! is fresh or of another boot; milliseconds are covered by the fence's own tests), and take-over by lease.
 //!

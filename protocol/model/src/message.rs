@@ -3,7 +3,7 @@
 use processhub_protocol::fence::{Floor, Step};
 use processhub_protocol::handover::Effect;
 use processhub_protocol::ledger::Transition;
-use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, Import, Thaw};
+use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, HandOn, Import, Thaw};
 
 use crate::names::{self, Slot};
 use crate::state::Versioned;
@@ -22,6 +22,8 @@ pub enum Message {
     Thaw(Thaw),
     /// From the target to the source.
     Forward(Forward),
+    /// To the source whose worker has to end before the target's starts.
+    HandOn(HandOn),
     /// To the API server, decided on this ledger.
     Api(Versioned, Effect),
 }
@@ -35,6 +37,7 @@ impl Message {
             Self::Activate(command) => &command.to,
             Self::Thaw(command) => &command.to,
             Self::Forward(command) => &command.to,
+            Self::HandOn(command) => &command.to,
             Self::Api(..) => return None,
         };
         Some(names::slot(&to.pod))
@@ -47,7 +50,7 @@ impl Message {
             Self::Import(command) => (command.epoch, Step::HandOver),
             Self::Activate(command) => (command.epoch, Step::TakeOver),
             Self::Thaw(command) => (command.epoch, Step::TakeOver),
-            Self::Forward(_) | Self::Api(..) => return None,
+            Self::Forward(_) | Self::HandOn(_) | Self::Api(..) => return None,
         };
         Some(Floor { epoch, step })
     }
@@ -61,6 +64,7 @@ impl Message {
                 command.source.as_ref().map_or(0, |source| 1 << names::slot(&source.pod))
             }
             Self::Forward(command) => 1 << names::slot(&command.peer.pod),
+            Self::HandOn(command) => 1 << names::slot(&command.peer.pod),
             Self::Api(_, Effect::DeletePod { uid, .. }) => 1 << names::slot(uid),
             Self::Api(_, Effect::Route(pod) | Effect::Write(Transition::Commit { target: pod, .. })) => {
                 1 << names::slot(&pod.uid)

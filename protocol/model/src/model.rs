@@ -7,6 +7,7 @@ use processhub_protocol::fence::{Floor, Record, Role, Step as Done};
 use processhub_protocol::handover::Effect;
 use processhub_protocol::ledger::{Kind, Ledger, Owner};
 use processhub_protocol::rules::{Rule, enforced};
+use processhub_protocol::wire::{Forward, HandOn};
 
 use crate::intern::{Id, Interner};
 use crate::message::Message;
@@ -188,8 +189,8 @@ impl Model {
                 }
                 let disk = self.records.get(pod.disk);
                 match command {
-                    Message::Forward(forward) => {
-                        !enforced(Rule::ForwardUpwards) || forward.epoch >= disk.floor.epoch
+                    Message::Forward(Forward { epoch, .. }) | Message::HandOn(HandOn { epoch, .. }) => {
+                        !enforced(Rule::ForwardUpwards) || *epoch >= disk.floor.epoch
                     }
                     _ => !floors_hold || command.floor().is_none_or(|floor| floor > disk.floor),
                 }

@@ -58,7 +58,8 @@ pub fn serves(model: &Model, pod: &Pod) -> bool {
 
 /// The promises that hold in every state: singularity, and that nothing acknowledged is missing.
 pub fn broken(model: &Model, state: &State) -> Option<Promise> {
-    let workers = state.pods.iter().filter(|pod| pod.runs() && pod.worker.mode != Mode::Gated).count();
+    let exists = |pod: &&Pod| pod.runs() && !matches!(pod.worker.mode, Mode::Gated | Mode::Ended);
+    let workers = state.pods.iter().filter(exists).count();
     if model.config.kind == Kind::ColdSwap && workers > 1 {
         return Some(Promise::Alone);
     }

@@ -39,7 +39,11 @@ impl Model {
                 match &*message {
                     Message::Freeze(command) => self.freezing(from, slot, command, out),
                     Message::Import(command) => self.importing(from, slot, busy, command, out),
-                    Message::Activate(_) | Message::Thaw(_) | Message::Forward(_) | Message::Api(..) => {}
+                    Message::Activate(_)
+                    | Message::Thaw(_)
+                    | Message::Forward(_)
+                    | Message::HandOn(_)
+                    | Message::Api(..) => {}
                 }
             }
         }
@@ -71,6 +75,7 @@ impl Model {
                 None
             }
             Message::Forward(command) => self.forward(state, to, &record, command),
+            Message::HandOn(command) => self.forward(state, to, &record, &command.forward()),
             Message::Api(..) => None,
         }
     }
@@ -242,7 +247,7 @@ impl Model {
                         pod.worker.mode = Mode::Active;
                         pod.worker.epoch = epoch;
                     }
-                    Mode::Suspended | Mode::Active => {}
+                    Mode::Suspended | Mode::Active | Mode::Ended => {}
                 }
             }
             Role::Delivered { state, .. } => {

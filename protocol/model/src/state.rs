@@ -160,6 +160,8 @@ pub enum Mode {
     Active,
     /// Holds still.
     Suspended,
+    /// Ended with its pod, before its sidecar.
+    Ended,
 }
 
 /// A command that a sidecar works at.

@@ -53,6 +53,8 @@ pub enum Step {
     Returns(Slot),
     /// The volume is lost, and the pod starts anew without it.
     Wiped(Slot),
+    /// The kubelet has ended the worker of a pod that goes, and tells its sidecar.
+    WorkerEnds(Slot),
     /// The kubelet has ended the pod.
     Terminated(Slot),
     /// Somebody deletes the pod.
@@ -105,6 +107,7 @@ impl Step {
             Self::Proven(slot) => format!("{} is proven dead", pod(slot)),
             Self::Returns(slot) => format!("the machine of {} comes back, the pod starts anew", pod(slot)),
             Self::Wiped(slot) => format!("{} loses its volume and starts anew", pod(slot)),
+            Self::WorkerEnds(slot) => format!("the kubelet has ended the worker of {}", pod(slot)),
             Self::Terminated(slot) => format!("the kubelet has ended {}", pod(slot)),
             Self::Evicted(slot) => format!("somebody deletes {}", pod(slot)),
             Self::Forced(slot) => {

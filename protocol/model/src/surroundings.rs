@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use processhub_protocol::fence::{Record, Role};
-use processhub_protocol::ledger::{Ledger, Phase};
+use processhub_protocol::ledger::{Kind, Ledger, Phase};
 use processhub_protocol::rules::{Rule, enforced};
 
 use crate::message::Message;
@@ -28,9 +28,11 @@ impl Model {
                 }
                 PodPhase::Dead => self.returns(from, slot, pod, out),
                 PodPhase::Orphan => {
+                    self.worker_ends(from, slot, pod, out);
                     self.phase(from, slot, PodPhase::Gone, Step::Terminated(slot), out);
                 }
                 PodPhase::Deleting => {
+                    self.worker_ends(from, slot, pod, out);
                     self.phase(from, slot, PodPhase::Gone, Step::Terminated(slot), out);
                     let mut state = from.clone();
                     if spend(&mut state, |budget| &mut budget.forced) {
@@ -54,6 +56,17 @@ impl Model {
         state.pods[usize::from(slot)].phase = phase;
         state.pods[usize::from(slot)].busy = None;
         out.push(Edge { step, state, broken: None });
+    }
+
+    /// The worker of a pod that goes has ended, and its sidecar was told so. It says that of a pod whose process has been
+    /// handed on; in every other its end comes with the pod's.
+    fn worker_ends(&self, from: &State, slot: Slot, pod: &Pod, out: &mut Vec<Edge>) {
+        let handed_on = matches!(self.records.get(pod.record).role, Role::Forwarding { .. });
+        if handed_on && self.config.kind == Kind::ColdSwap && pod.worker.mode != Mode::Ended {
+            let mut state = from.clone();
+            state.pods[usize::from(slot)].worker = Worker { mode: Mode::Ended, ..Worker::default() };
+            out.push(Edge { step: Step::WorkerEnds(slot), state, broken: None });
+        }
     }
 
     fn serve(&mut self, from: &State, slot: Slot, pod: &Pod, out: &mut Vec<Edge>) {
@@ -91,7 +104,8 @@ impl Model {
             out.push(Edge { step: Step::SidecarRestarts(slot), state, broken: None });
         }
         let mut state = from.clone();
-        if pod.worker.mode != Mode::Gated && spend(&mut state, |budget| &mut budget.worker_restarts) {
+        let starts = !matches!(pod.worker.mode, Mode::Gated | Mode::Ended);
+        if starts && spend(&mut state, |budget| &mut budget.worker_restarts) {
             self.restart_worker(&mut state, slot);
             out.push(Edge { step: Step::WorkerRestarts(slot), state, broken: None });
         }
@@ -125,7 +139,7 @@ impl Model {
     /// The worker's memory is empty; the sidecar gives it what is on disk, and says what may be missing.
     fn restart_worker(&self, state: &mut State, slot: Slot) {
         let pod = &mut state.pods[usize::from(slot)];
-        if pod.worker.mode == Mode::Gated {
+        if matches!(pod.worker.mode, Mode::Gated | Mode::Ended) {
             return;
         }
         if let Some(busy) = pod.busy

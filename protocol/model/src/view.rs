@@ -67,7 +67,11 @@ impl Model {
         let busy = pod.busy.and_then(|busy| match &**self.messages.get(busy.message) {
             Message::Freeze(command) => Some((CommandKind::Freeze, command.epoch)),
             Message::Import(command) => Some((CommandKind::Import, command.epoch)),
-            Message::Activate(_) | Message::Thaw(_) | Message::Forward(_) | Message::Api(..) => None,
+            Message::Activate(_)
+            | Message::Thaw(_)
+            | Message::Forward(_)
+            | Message::HandOn(_)
+            | Message::Api(..) => None,
         });
         Report {
             protocol: VERSION,
@@ -83,6 +87,7 @@ impl Model {
                     Mode::Standby => WorkerState::Standby,
                     Mode::Active => WorkerState::Active,
                     Mode::Suspended => WorkerState::Suspended,
+                    Mode::Ended => WorkerState::Ended,
                 },
                 can_hand_over: Some(true),
                 vsn: String::new(),

@@ -21,6 +21,7 @@ pub fn effect(effect: &Effect) -> String {
             format!("sends activate with {}, epoch {epoch}", self::state(state.as_ref()))
         }
         Effect::Thaw { epoch } => format!("sends thaw, epoch {epoch}"),
+        Effect::HandOn { epoch } => format!("sends hand-on, epoch {epoch}"),
         Effect::Route(pod) => format!("routes to pod {}", pod.uid),
         Effect::ReadLive(side) => format!("reads the {side:?} live"),
         Effect::DeletePod { side, uid } => format!("deletes pod {uid} (as {side:?})"),
@@ -42,6 +43,9 @@ pub fn message(message: &Message) -> String {
         Message::Thaw(command) => format!("thaw, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::Forward(command) => {
             format!("forward to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
+        }
+        Message::HandOn(command) => {
+            format!("hand-on to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
         Message::Api(seen, effect) => {
             format!("call decided on version {}: {}", seen.version, self::effect(effect))

@@ -40,8 +40,15 @@ pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) 
 
 fn activate(view: &View, migration: &Migration, state: Option<&StateId>, report: &Report) -> Decision {
     let gated = report.worker.state == WorkerState::Gated;
-    if (gated || migration.kind == Kind::ColdSwap) && migration.source.is_some() && !view.source.dead {
-        // The gate opens only when every container of the source has ended.
+    if (gated || migration.kind == Kind::ColdSwap)
+        && migration.source.is_some()
+        && !view.source.worker_ended()
+    {
+        // Its clients' requests wait at the target from now on, and its worker may end.
+        if view.source.report().is_some_and(|source| keeps_requests(&source.role, migration)) {
+            return Decision::act(Effect::HandOn { epoch: migration.epoch }, Waiting::OldPodGone);
+        }
+        // The gate opens only when every container of the source, but its sidecar, has ended.
         return end_source(view, Waiting::OldPodGone);
     }
     if gated && view.lingering {
@@ -51,6 +58,15 @@ fn activate(view: &View, migration: &Migration, state: Option<&StateId>, report:
         return Decision::wait(Waiting::Activating);
     }
     Decision::act(Effect::Activate { epoch: migration.epoch, state: state.cloned() }, Waiting::Activating)
+}
+
+/// Whether a sealed source does not know yet that its requests belong to the target of this move.
+fn keeps_requests(role: &Role, migration: &Migration) -> bool {
+    match role {
+        Role::Frozen { .. } => true,
+        Role::Forwarding { epoch, .. } => *epoch < migration.epoch,
+        Role::Standby | Role::Delivered { .. } | Role::Active { .. } => false,
+    }
 }
 
 /// The target serves: route, keep the source for the retention, read live, delete it, end.

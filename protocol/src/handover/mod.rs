@@ -69,6 +69,11 @@ pub enum Effect {
         /// Epoch of the abort.
         epoch: Epoch,
     },
+    /// Command the sealed source to forward to the target, which does not serve before the source's worker has ended.
+    HandOn {
+        /// Epoch of the move.
+        epoch: Epoch,
+    },
     /// Point the stable address at this pod.
     Route(PodRef),
     /// Read the pod from the API server itself, not from a cache.
@@ -96,6 +101,7 @@ impl Effect {
             Self::Import { .. } => "import",
             Self::Activate { .. } => "activate",
             Self::Thaw { .. } => "thaw",
+            Self::HandOn { .. } => "hand-on",
             Self::Route(_) => "route",
             Self::ReadLive(_) => "read-live",
             Self::DeletePod { side: Side::Source, .. } => "delete-source",

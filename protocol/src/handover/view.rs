@@ -144,6 +144,13 @@ impl Incarnation {
         self.report().map_or(WorkerState::Unreachable, |report| report.worker.state)
     }
 
+    /// Whether no container of it but, at most, its sidecar runs or ever will again: proven, or said by the sidecar of a pod
+    /// that is going.
+    pub(super) fn worker_ended(&self) -> bool {
+        let stays = self.present().is_some_and(|pod| !pod.deleting);
+        self.dead || (!stays && self.worker() == WorkerState::Ended)
+    }
+
     /// Whether the sidecar holds nothing and the worker (unless gated) waits to be given something.
     pub(super) fn can_take_over(&self) -> bool {
         self.report().is_some_and(|report| report.role == Role::Standby)

@@ -3,7 +3,7 @@
 use processhub_protocol::handover::{Decision, Effect, Incarnation, Side, View, Waiting, next};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{Kind, Migration, MoveResult, Phase, Transition};
-use processhub_protocol::wire::{CommandKind, WorkerState};
+use processhub_protocol::wire::{CommandKind, Report, WorkerState};
 
 use crate::parts::*;
 
@@ -85,9 +85,24 @@ fn a_cancellation_comes_too_late() {
 #[test]
 fn a_cold_swap_opens_the_gate_only_when_the_source_has_ended() {
     let cold = |source| committed(Kind::ColdSwap, source, up(&delivered(5, 5, 7)));
-    assert_eq!(only(&cold(sealed())), delete_source());
-    assert_eq!(only(&cold(cached(sealed()))), Effect::ReadLive(Side::Source));
-    assert_eq!(next(&cold(deleting(sealed()))), wait(Waiting::OldPodGone));
+    assert_eq!(only(&cold(sealed())), Effect::HandOn { epoch: Epoch(5) }, "its clients' requests go first");
+    assert_eq!(
+        only(&cold(deleting(sealed()))),
+        Effect::HandOn { epoch: Epoch(5) },
+        "its worker's end waits for it"
+    );
+    let handed_on = || up(&forwarding(1, 5, Some(7), 5));
+    assert_eq!(only(&cold(handed_on())), delete_source());
+    assert_eq!(only(&cold(silent(&frozen(1, 5, Some(7))))), delete_source(), "it cannot be told");
+    assert_eq!(only(&cold(cached(handed_on()))), Effect::ReadLive(Side::Source));
+    assert_eq!(next(&cold(deleting(handed_on()))), wait(Waiting::OldPodGone));
+    let ended = |source| reporting(source, |report: &mut Report| report.worker.state = WorkerState::Ended);
+    assert_eq!(only(&cold(ended(deleting(handed_on())))), activate(), "its sidecar stays for the clients");
+    assert_eq!(
+        only(&cold(ended(handed_on()))),
+        delete_source(),
+        "a pod that stays may start its worker again"
+    );
     let gone_but_unproven = cold(absent());
     assert!(
         !next(&gone_but_unproven).effects.contains(&activate()),
@@ -100,8 +115,12 @@ fn a_cold_swap_opens_the_gate_only_when_the_source_has_ended() {
 fn a_gate_opens_only_when_no_other_pod_may_run() {
     let gated = || reporting(up(&delivered(5, 5, 7)), |report| report.worker.state = WorkerState::Gated);
     // A recovery in a hub of cold swaps: its sealed source has a worker, too.
-    assert_eq!(only(&committed(Kind::Recover, sealed(), gated())), delete_source());
-    assert_eq!(next(&committed(Kind::Recover, deleting(sealed()), gated())), wait(Waiting::OldPodGone));
+    let recover = |source| committed(Kind::Recover, source, gated());
+    assert_eq!(only(&recover(sealed())), Effect::HandOn { epoch: Epoch(5) });
+    let to_the_dead = up(&forwarding(1, 4, Some(7), 4));
+    assert_eq!(only(&recover(to_the_dead)), Effect::HandOn { epoch: Epoch(5) });
+    assert_eq!(only(&recover(up(&forwarding(1, 5, Some(7), 5)))), delete_source());
+    assert_eq!(next(&recover(deleting(up(&forwarding(1, 5, Some(7), 5))))), wait(Waiting::OldPodGone));
     let alone = committed(Kind::Recover, dead(&frozen(1, 5, Some(7))), gated());
     assert_eq!(only(&alone), activate());
     assert_eq!(next(&View { lingering: true, ..alone }), wait(Waiting::OldPodGone));

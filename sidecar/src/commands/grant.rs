@@ -1,9 +1,9 @@
-//! Activate and thaw: the record first, then the worker. Forward: the successor serves.
+//! Activate and thaw: the record first, then the worker. Forward: the successor serves. Hand on: it will.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use processhub_protocol::wire::{Activate, Forward, Thaw};
+use processhub_protocol::wire::{Activate, Forward, HandOn, Thaw};
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
@@ -74,13 +74,19 @@ impl Sidecar {
     /// Held requests go on before the record is written: forwarding is final, and a sidecar that restarts Frozen is told
     /// again. Only the answer waits for the disk (rule 3).
     pub(super) async fn forward(self: &Arc<Self>, command: &Forward) -> Outcome {
-        let held_since = self.change(|live| {
-            live.forward_to = Some((command.epoch, command.peer.clone()));
-            live.fenced.take().map(|fenced| fenced.since)
-        });
-        if let Some(since) = held_since {
-            self.blackout_over(since);
-        }
+        self.change(|live| live.forward_to = Some((command.epoch, command.peer.clone())));
+        self.successor_serves();
+        self.record_forward(command).await
+    }
+
+    /// As [`Sidecar::forward`], but the blackout goes on: what is sent on waits there, until the successor says that it
+    /// serves.
+    pub(super) async fn hand_on(self: &Arc<Self>, command: &HandOn) -> Outcome {
+        self.change(|live| live.forward_to = Some((command.epoch, command.peer.clone())));
+        self.record_forward(&command.forward()).await
+    }
+
+    async fn record_forward(self: &Arc<Self>, command: &Forward) -> Outcome {
         let order = command.clone();
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.forward_done(&order)?;
@@ -97,6 +103,14 @@ impl Sidecar {
                 }
                 Err(self.refused(error))
             }
+        }
+    }
+
+    /// What was held here is answered from now on: the blackout is over.
+    pub(super) fn successor_serves(&self) {
+        let held_since = self.change(|live| live.fenced.take().map(|fenced| fenced.since));
+        if let Some(since) = held_since {
+            self.blackout_over(since);
         }
     }
 

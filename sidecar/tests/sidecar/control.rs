@@ -28,6 +28,7 @@ async fn only_who_holds_the_hubs_key_commands() {
             (Method::POST, path::ACTIVATE),
             (Method::POST, path::THAW),
             (Method::POST, path::FORWARD),
+            (Method::POST, path::HAND_ON),
             (Method::GET, path::STATE),
             (Method::GET, "/v1/state/state?epoch=1"),
         ] {

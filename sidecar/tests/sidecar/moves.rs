@@ -2,7 +2,7 @@
 
 use processhub_protocol::fence::Role;
 use processhub_protocol::id::Epoch;
-use processhub_protocol::wire::{Forward, WorkerState, path};
+use processhub_protocol::wire::{HandOn, WorkerState, path};
 
 use crate::support::Pod;
 use crate::support::load::{Load, Route, audit, increment, nothing_lost};
@@ -68,15 +68,24 @@ async fn what_a_cold_swaps_source_held_waits_at_the_target_for_its_worker() {
     });
     operator.until(&source, "a held request", |report| report.held == 1).await;
     operator.import(&target, &source, 2, &state).await.unwrap();
-    // The operator hands on, because the source ends before the target is active.
-    let forward = Forward { to: source.addressee(), epoch: Epoch(2), peer: target.peer() };
-    let report = operator.command(&source, path::FORWARD, &forward).await.unwrap();
+    // The operator has it hand on, because its worker ends before the target is active.
+    let hand_on = HandOn { to: source.addressee(), epoch: Epoch(2), peer: target.peer() };
+    let report = operator.command(&source, path::HAND_ON, &hand_on).await.unwrap();
     assert!(matches!(report.role, Role::Forwarding { .. }), "{report:#?}");
     operator.until(&target, "the request", |report| report.held == 1).await;
+    let report = operator.command(&source, path::HAND_ON, &hand_on).await.unwrap();
+    assert_eq!(report.blackout_microseconds, None, "nobody serves yet");
+    let begin = std::time::Instant::now();
     let (report, ()) = tokio::join!(operator.activate(&target, 2, Some(state), Some(&source)), async {
         target.start_counter(|_| {});
     });
     assert!(report.unwrap().serving);
+    let least = u64::try_from(begin.elapsed().as_micros()).unwrap();
+    let told = operator.until(&source, "the blackout", |report| report.blackout_microseconds.is_some()).await;
+    assert!(told.blackout_microseconds >= Some(least), "the worker's start is part of it: {told:#?}");
+    operator
+        .until(&target, "it too", |report| report.blackout_microseconds == told.blackout_microseconds)
+        .await;
     assert_eq!(waiting.await.unwrap(), 200);
     assert_eq!(audit(&operator, &target).await.value, 1);
 }

@@ -4,7 +4,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use processhub_protocol::fence::Role;
-use processhub_protocol::wire::WorkerState;
+use processhub_protocol::id::Epoch;
+use processhub_protocol::wire::{HandOn, WorkerState, path};
 
 use crate::support::load::{audit, increment};
 use crate::support::operator::{Operator, parse};
@@ -153,6 +154,70 @@ async fn a_sealed_pod_that_is_ended_waits_until_its_state_is_taken() {
     assert!(operator.activate(&target, 2, Some(state), Some(&source)).await.unwrap().serving);
     assert!(program.ended().success());
     assert_eq!(audit(&operator, &target).await.value, 1);
+}
+
+/// The order in which a kubelet ends a pod: the worker's hook, the worker, its sidecar.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_swaps_source_says_that_its_worker_has_ended_and_stays_for_its_clients() {
+    let operator = Operator::new();
+    let mut source = Pod::new("a", 1);
+    // Shorter than what follows: it is not this that keeps the pod.
+    source.config.retention = Duration::from_millis(100);
+    let mut target = Pod::new("b", 2);
+    target.config.gated = true;
+    target.start_sidecar();
+    let mut program = Program::start(&source);
+    source.start_counter(|_| {});
+    operator.start(&source, 1).await;
+    let state = operator.seal(&source, 2).await;
+    operator.import(&target, &source, 2, &state).await.unwrap();
+    let hook = |pod: &Pod| {
+        let (operator, at) = (operator.clone(), pod.config.control);
+        tokio::spawn(async move { operator.get(at, path::PRE_STOP, http::HeaderMap::new()).await.0 })
+    };
+    let waiting = hook(&source);
+    operator.until(&source, "the hook", |report| report.stopping).await;
+    let hand_on = HandOn { to: source.addressee(), epoch: Epoch(2), peer: target.peer() };
+    operator.command(&source, path::HAND_ON, &hand_on).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 200);
+    let at = source.config.data;
+    let request = tokio::spawn({
+        let operator = operator.clone();
+        async move { increment(&operator, at, "one", 1).await.0 }
+    });
+    operator.until(&target, "the request", |report| report.held == 1).await;
+    source.kill_worker();
+    assert_ne!(operator.report(&source).await.worker.state, WorkerState::Ended, "it may be started again");
+    program.terminate();
+    operator.worker(&source, WorkerState::Ended).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!program.has_ended(), "a client waits");
+    let (report, ()) = tokio::join!(operator.activate(&target, 2, Some(state), Some(&source)), async {
+        target.start_counter(|_| {});
+    });
+    assert!(report.unwrap().serving);
+    assert_eq!(request.await.unwrap(), 200);
+    assert!(program.ended().success());
+    assert_eq!(audit(&operator, &target).await.value, 1);
+}
+
+/// The kubelet restarts a sidecar alone as well: then nobody has asked its hook.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_is_ended_alone_does_not_say_that_its_worker_has_ended() {
+    let operator = Operator::new();
+    let mut source = Pod::new("a", 1);
+    source.config.retention = Duration::from_secs(2);
+    let target = Pod::running("b", 2);
+    let mut program = Program::start(&source);
+    source.start_counter(|_| {});
+    operator.start(&source, 1).await;
+    operator.hand_over(&source, &target, 2).await;
+    operator.until(&source, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
+    source.kill_worker();
+    program.terminate();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_ne!(operator.report(&source).await.worker.state, WorkerState::Ended);
+    assert!(program.ended().success());
 }
 
 #[test]
