@@ -62,7 +62,7 @@ points! {
     DeleteSource = "delete-source",
     /// The deletion of the target's pod.
     DeleteTarget = "delete-target",
-    /// The commands to the sidecar of a process that was deleted.
+    /// The command to the owner of a process that was deleted.
     LetGo = "let-go",
     /// The deletion of a pod that belongs to no move any more.
     DeleteOrphan = "delete-orphan",
@@ -99,6 +99,7 @@ impl From<&Effect> for Point {
             Effect::Activate { .. } => Self::Activate,
             Effect::Thaw { .. } => Self::Thaw,
             Effect::HandOn { .. } => Self::HandOn,
+            Effect::LetGo { .. } => Self::LetGo,
             Effect::Route(_) => Self::Route,
             Effect::ReadLive(_) => Self::ReadLive,
             Effect::DeletePod { side: Side::Source, .. } => Self::DeleteSource,
@@ -225,6 +226,7 @@ mod tests {
             Effect::Activate { epoch, state: None },
             Effect::Thaw { epoch },
             Effect::HandOn { epoch },
+            Effect::LetGo { epoch },
             Effect::Route(pod),
             Effect::ReadLive(Side::Source),
             delete(Side::Source),

@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use processhub_protocol::wire::{
-    Activate, Forward, Freeze, HandOn, Import, Refusal, Report, TOKEN_HEADER, Thaw, path,
+    Activate, Freeze, HandOn, Import, LetGo, Refusal, Report, TOKEN_HEADER, Thaw, path,
 };
 use serde::Serialize;
 use tokio::time::timeout;
@@ -184,17 +184,17 @@ impl SidecarClient {
         self.command(to, path::HAND_ON, command, patience).await
     }
 
-    /// Commands a sealed source to forward to its successor; answers with the report after it.
+    /// Tells an owner that its process was deleted; answers with the report after it.
     ///
     /// # Errors
     /// [`SidecarError`].
-    pub async fn forward(
+    pub async fn let_go(
         &self,
         to: &Address,
-        command: &Forward,
+        command: &LetGo,
         patience: Duration,
     ) -> Result<Report, SidecarError> {
-        self.command(to, path::FORWARD, command, patience).await
+        self.command(to, path::LET_GO, command, patience).await
     }
 
     async fn command(

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
 use crate::rules::{Rule, enforced};
 use crate::wire::{
-    Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, Peer, Refusal,
-    RefusalCode, Thaw,
+    Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, LetGo, Peer,
+    Refusal, RefusalCode, Thaw,
 };
 
 /// What a sidecar must never forget. Written with a checksum, synced, before any answer that depends on it.
@@ -84,6 +84,12 @@ pub enum Role {
         state: Option<StateId>,
         /// The newest state on disk before.
         kept: Option<StateId>,
+    },
+    /// Its process was deleted: it acknowledges nothing, holds nothing and passes nothing on, for good.
+    #[serde(rename_all = "camelCase")]
+    Retired {
+        /// The epoch at which it was let go.
+        epoch: Epoch,
     },
     /// Its successor serves; it passes on what it held and what still arrives.
     #[serde(rename_all = "camelCase")]
@@ -224,7 +230,11 @@ impl Record {
         self.judge_activate(command, clock)?;
         let kept = match &self.role {
             Role::Delivered { state, .. } => Some(state.clone()),
-            Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+            Role::Standby
+            | Role::Active { .. }
+            | Role::Frozen { .. }
+            | Role::Forwarding { .. }
+            | Role::Retired { .. } => None,
         };
         let role = Role::Active { epoch: command.epoch, kept };
         Ok(self.obeying(command.epoch, Step::TakeOver, role))
@@ -260,7 +270,7 @@ impl Record {
             Role::Active { kept, .. } => kept.clone(),
             Role::Frozen { state, kept, .. } => state.clone().or_else(|| kept.clone()),
             Role::Forwarding { state, .. } => state.clone(),
-            Role::Standby | Role::Delivered { .. } => None,
+            Role::Standby | Role::Delivered { .. } | Role::Retired { .. } => None,
         };
         Ok(self.obeying(command.epoch, Step::TakeOver, Role::Active { epoch: command.epoch, kept }))
     }
@@ -287,7 +297,7 @@ impl Record {
                 ))
             }
             Role::Frozen { .. } | Role::Forwarding { .. } => Ok(Verdict::Proceed),
-            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => {
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => {
                 Err(self.wrong_role(CommandKind::Forward, "Frozen or Forwarding"))
             }
         }
@@ -320,6 +330,28 @@ impl Record {
         self.forward_done(&command.forward())
     }
 
+    /// Judges the operator's word that the process is no more.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee or stale epoch. Every role may be let go of.
+    pub fn judge_let_go(&self, command: &LetGo) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        if matches!(self.role, Role::Retired { .. }) {
+            return Ok(Verdict::InEffect);
+        }
+        self.judge_floor(CommandKind::LetGo, command.epoch, Step::TakeOver)?;
+        Ok(Verdict::Proceed)
+    }
+
+    /// The record of a process that is no more.
+    ///
+    /// # Errors
+    /// As [`Record::judge_let_go`].
+    pub fn let_go_done(&self, command: &LetGo) -> Judged<Self> {
+        self.judge_let_go(command)?;
+        Ok(self.obeying(command.epoch, Step::TakeOver, Role::Retired { epoch: command.epoch }))
+    }
+
     /// The state that may be fetched from here at `epoch`: only a sealed one, and not by a move older than the seal.
     #[must_use]
     pub fn exportable(&self, epoch: Epoch) -> Option<&StateId> {
@@ -338,7 +370,7 @@ impl Record {
     pub fn sealed(&self) -> Option<&StateId> {
         match &self.role {
             Role::Frozen { state, .. } | Role::Forwarding { state, .. } => state.as_ref(),
-            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => None,
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => None,
         }
     }
 
@@ -415,6 +447,7 @@ impl Role {
             Self::Active { .. } => "Active",
             Self::Frozen { .. } => "Frozen",
             Self::Forwarding { .. } => "Forwarding",
+            Self::Retired { .. } => "Retired",
         }
     }
 }

@@ -35,6 +35,8 @@ pub mod path {
     pub const FORWARD: &str = "/v1/forward";
     /// `POST` [`super::HandOn`], operator.
     pub const HAND_ON: &str = "/v1/hand-on";
+    /// `POST` [`super::LetGo`], operator.
+    pub const LET_GO: &str = "/v1/let-go";
     /// `GET`, kubelet, without a token: returns when the worker may be told to stop.
     pub const PRE_STOP: &str = "/v1/prestop";
     /// `GET`, kubelet: the sidecar is up and the worker may be started.
@@ -219,6 +221,19 @@ impl HandOn {
     }
 }
 
+/// To an owner whose process was deleted: let requests in flight finish, then acknowledge nothing any more, ever. The
+/// worker's end waits for nothing more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LetGo {
+    /// Whom it is for.
+    pub to: Addressee,
+    /// An epoch above all that this pod has obeyed. The object that counted them is gone, so nobody gives one out again.
+    pub epoch: Epoch,
+    /// How long requests in flight may take to finish.
+    pub drain_timeout_milliseconds: u64,
+}
+
 /// What a sidecar says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -294,6 +309,8 @@ pub enum CommandKind {
     Forward,
     /// [`HandOn`].
     HandOn,
+    /// [`LetGo`].
+    LetGo,
 }
 
 /// A freeze or import that did not come to its end. The sidecar holds its role; only the operator decides what next.

@@ -51,7 +51,11 @@ impl Sidecar {
         let stored = self.fence.stored();
         match stored.record.role {
             Role::Active { epoch, .. } => Some((epoch, stored.source?)),
-            Role::Standby | Role::Delivered { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+            Role::Standby
+            | Role::Delivered { .. }
+            | Role::Frozen { .. }
+            | Role::Forwarding { .. }
+            | Role::Retired { .. } => None,
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use processhub_protocol::fence::Verdict;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{
-    Activate, Busy, CommandKind, Forward, Freeze, HandOn, Import, Refusal, RefusalCode, Thaw,
+    Activate, Busy, CommandKind, Forward, Freeze, HandOn, Import, LetGo, Refusal, RefusalCode, Thaw,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ pub enum Command {
     Forward(Forward),
     /// Forward to the successor, where it waits.
     HandOn(HandOn),
+    /// The process is no more.
+    LetGo(LetGo),
 }
 
 /// What a command came to: it is in effect (its failure, if it had one, is in the report), or it was refused.
@@ -62,6 +64,7 @@ impl Command {
             Self::Thaw(_) => CommandKind::Thaw,
             Self::Forward(_) => CommandKind::Forward,
             Self::HandOn(_) => CommandKind::HandOn,
+            Self::LetGo(_) => CommandKind::LetGo,
         }
     }
 
@@ -73,6 +76,7 @@ impl Command {
             Self::Thaw(command) => command.epoch,
             Self::Forward(command) => command.epoch,
             Self::HandOn(command) => command.epoch,
+            Self::LetGo(command) => command.epoch,
         }
     }
 
@@ -87,13 +91,13 @@ impl Command {
         }
     }
 
-    /// Whether this one ends the work on `running`: a thaw ends a freeze; and a grant whose record is written only waits
+    /// Whether this one ends the work on `running`: a thaw ends a freeze, as does the end of the process; and a grant whose record is written only waits
     /// for its worker, which nothing else has to wait for.
     fn ends(&self, running: &Self) -> bool {
         match running {
-            Self::Freeze(_) => matches!(self, Self::Thaw(_)),
+            Self::Freeze(_) => matches!(self, Self::Thaw(_) | Self::LetGo(_)),
             Self::Activate(_) | Self::Thaw(_) => true,
-            Self::Import(_) | Self::Forward(_) | Self::HandOn(_) => false,
+            Self::Import(_) | Self::Forward(_) | Self::HandOn(_) | Self::LetGo(_) => false,
         }
     }
 }
@@ -205,6 +209,7 @@ impl Sidecar {
             Command::Thaw(command) => self.thaw(command, cancel).await,
             Command::Forward(command) => self.forward(command).await,
             Command::HandOn(command) => self.hand_on(command).await,
+            Command::LetGo(command) => self.let_go(command).await,
         }
     }
 
@@ -217,6 +222,7 @@ impl Sidecar {
             Command::Thaw(command) => record.judge_thaw(command, &self.now()),
             Command::Forward(command) => record.judge_forward(command),
             Command::HandOn(command) => record.judge_hand_on(command),
+            Command::LetGo(command) => record.judge_let_go(command),
         }
     }
 

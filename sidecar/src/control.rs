@@ -43,6 +43,8 @@ pub fn router(sidecar: Arc<Sidecar>) -> Router {
         .route(path::FORWARD, post(|s: Sidecars, b: Request| command(s, b, Command::Forward)))
         // The operator, after Committed, where the target's worker waits for the end of this pod's.
         .route(path::HAND_ON, post(|s: Sidecars, b: Request| command(s, b, Command::HandOn)))
+        // The operator, when the process's object is gone: nobody takes the process over.
+        .route(path::LET_GO, post(|s: Sidecars, b: Request| command(s, b, Command::LetGo)))
         // The target's sidecar: what the sealed state consists of.
         .route(path::STATE, get(state::manifest))
         // The target's sidecar: the bytes of one part.

@@ -24,7 +24,7 @@ pub enum Duty {
 #[must_use]
 pub fn due(role: &Role, fenced: bool, info: &Info, delivered: bool) -> Duty {
     match role {
-        Role::Standby | Role::Frozen { .. } | Role::Forwarding { .. } => Duty::Leave,
+        Role::Standby | Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => Duty::Leave,
         Role::Delivered { epoch, .. } => match info.state {
             // It has seen this epoch: that was our `apply`, before this sidecar's last start.
             WorkerState::Standby if delivered || info.epoch >= *epoch => Duty::Leave,
@@ -79,6 +79,7 @@ mod tests {
             Role::Standby,
             Role::Frozen { epoch: Epoch(3), state: Some(state()), kept: None },
             Role::Forwarding { epoch: Epoch(3), state: None, to },
+            Role::Retired { epoch: Epoch(3) },
         ] {
             for worker in [WorkerState::Standby, WorkerState::Active, WorkerState::Suspended] {
                 for epoch in [0, 3, 9] {

@@ -29,7 +29,7 @@ impl Sidecar {
         match self.fence.record().role {
             // Frozen may still be thawed, and its state is fetched from here.
             Role::Active { .. } | Role::Frozen { .. } => true,
-            Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } => false,
+            Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } | Role::Retired { .. } => false,
         }
     }
 

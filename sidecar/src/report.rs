@@ -59,7 +59,9 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
             let state = match role {
                 Role::Standby | Role::Delivered { .. } => WorkerState::Standby,
                 Role::Active { .. } => WorkerState::Active,
-                Role::Frozen { .. } | Role::Forwarding { .. } => WorkerState::Suspended,
+                Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => {
+                    WorkerState::Suspended
+                }
             };
             WorkerView { state, can_hand_over, foreign_contract, ..WorkerView::default() }
         }

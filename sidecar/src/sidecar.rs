@@ -200,6 +200,7 @@ impl Sidecar {
             }
             Role::Active { .. } => Flow::Hold,
             Role::Forwarding { to, .. } => self.successor(to).map_or(Flow::Closed, Flow::Forward),
+            Role::Retired { .. } => Flow::Closed,
         }
     }
 
@@ -214,7 +215,7 @@ impl Sidecar {
         match self.fence.record().role {
             Role::Forwarding { epoch, to, .. } => Some((epoch, to)),
             Role::Frozen { .. } => live.forward_to.clone(),
-            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => None,
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => None,
         }
     }
 
@@ -282,7 +283,7 @@ impl Sidecar {
 
 fn referred(role: &Role) -> Vec<&processhub_protocol::id::StateId> {
     match role {
-        Role::Standby => Vec::new(),
+        Role::Standby | Role::Retired { .. } => Vec::new(),
         Role::Delivered { state, .. } => vec![state],
         Role::Active { kept, .. } => kept.iter().collect(),
         Role::Frozen { state, kept, .. } => state.iter().chain(kept).collect(),
@@ -294,8 +295,10 @@ fn referred(role: &Role) -> Vec<&processhub_protocol::id::StateId> {
 fn whole(record: &Record, keeper: &Keeper) -> bool {
     match &record.role {
         Role::Frozen { state: Some(state), .. } | Role::Delivered { state, .. } => keeper.find(state).is_ok(),
-        Role::Frozen { state: None, .. } | Role::Standby | Role::Active { .. } | Role::Forwarding { .. } => {
-            true
-        }
+        Role::Frozen { state: None, .. }
+        | Role::Standby
+        | Role::Active { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => true,
     }
 }

@@ -96,6 +96,8 @@ pub(crate) async fn apply(
             let sent = async { Ok(context.sidecars.hand_on(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
+        // Never decided for a process whose object is there: `stop` carries it out.
+        Effect::LetGo { .. } => return Err(missing("let-go", "a process that was deleted")),
         Effect::Route(pod) => {
             let routed = route(context, seen, &pod);
             context.failpoints.pass(point, routed).await?;

@@ -93,12 +93,20 @@ fn ready(seen: &Observation, outlook: Outlook) -> Wanted {
             let message = format!("{who} answers, its worker does not; requests are held");
             wanted(Status::False, ProcessReason::WorkerNotReady, &message)
         }
-        Role::Frozen { .. } | Role::Delivered { .. } | Role::Standby | Role::Forwarding { .. }
+        Role::Frozen { .. }
+        | Role::Delivered { .. }
+        | Role::Standby
+        | Role::Forwarding { .. }
+        | Role::Retired { .. }
             if seen.ledger.migration.is_some() =>
         {
             wanted(Status::False, ProcessReason::Moving, &format!("{who} is moving; requests are held"))
         }
-        Role::Frozen { .. } | Role::Delivered { .. } | Role::Standby | Role::Forwarding { .. } => {
+        Role::Frozen { .. }
+        | Role::Delivered { .. }
+        | Role::Standby
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => {
             let message = format!("{who} has fenced itself and waits for a grant");
             wanted(Status::False, ProcessReason::Fenced, &message)
         }

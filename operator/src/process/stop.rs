@@ -14,14 +14,11 @@ use crate::sidecar_client::Address;
 use kube::{Api, Resource};
 use processhub_crds::HubProcess;
 use processhub_crds::vocabulary::EventReason;
-use processhub_protocol::fence::Role;
-use processhub_protocol::id::PodUid;
-use processhub_protocol::wire::{Addressee, CONTROL_PORT, Forward, Freeze, Peer, Report};
+use processhub_protocol::handover::{self, Effect};
+use processhub_protocol::wire::{Addressee, CONTROL_PORT, LetGo};
 
 /// How long requests under way may take; the object that said it is gone.
 const DRAIN_MILLISECONDS: u64 = 5000;
-/// Nobody's address: connections to it fail at once.
-const NOWHERE: &str = "255.255.255.255";
 
 /// Lets go of a pod that is going, if its process is no more. What fails is tried again soon: the caller looks at
 /// every pod that is going again and again.
@@ -43,22 +40,14 @@ async fn try_let_go(context: &Context, facts: &PodFacts) -> Result<(), CallError
     let key = context.credentials.read(&hub).await?;
     let to = Address { ip, port: CONTROL_PORT, token: key.token(&facts.uid) };
     let report = context.sidecars.report(&to, REPORT_PATIENCE).await?;
-    // The object that held the ledger is gone for good, and a new one of its name is another process: no epoch of this
-    // one is ever given out again.
-    let commands = async {
-        let sealed = match report.role {
-            Role::Active { .. } => {
-                context.sidecars.freeze(&to, &freeze(facts, &report), COMMAND_PATIENCE).await?
-            }
-            Role::Frozen { .. } => report,
-            Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } => return Ok(false),
-        };
-        context.sidecars.forward(&to, &forward(facts, &sealed), COMMAND_PATIENCE).await?;
-        Ok(true)
+    let Some(Effect::LetGo { epoch }) = handover::let_go(&report) else { return Ok(()) };
+    let command = LetGo {
+        to: Addressee { process: facts.process.clone(), pod: facts.uid.clone() },
+        epoch,
+        drain_timeout_milliseconds: DRAIN_MILLISECONDS,
     };
-    if !context.failpoints.pass(Point::LetGo, commands).await? {
-        return Ok(());
-    }
+    let sent = async { Ok(context.sidecars.let_go(&to, &command, COMMAND_PATIENCE).await?) };
+    context.failpoints.pass(Point::LetGo, sent).await?;
     tracing::info!(pod = facts.name, process = facts.process_name, "stopped");
     Ok(())
 }
@@ -71,25 +60,6 @@ async fn lives(context: &Context, facts: &PodFacts) -> Result<bool, CallError> {
     Ok(found.is_some_and(|object| {
         object.meta().uid.as_ref() == Some(&facts.process.0) && object.meta().deletion_timestamp.is_none()
     }))
-}
-
-fn addressee(facts: &PodFacts) -> Addressee {
-    Addressee { process: facts.process.clone(), pod: facts.uid.clone() }
-}
-
-fn freeze(facts: &PodFacts, report: &Report) -> Freeze {
-    Freeze {
-        to: addressee(facts),
-        epoch: report.floor.next(),
-        capture: false,
-        drain_timeout_milliseconds: DRAIN_MILLISECONDS,
-        state_query_timeout_milliseconds: DRAIN_MILLISECONDS,
-    }
-}
-
-fn forward(facts: &PodFacts, sealed: &Report) -> Forward {
-    let nobody = Peer { pod: PodUid(String::new()), address: NOWHERE.to_owned(), control_port: CONTROL_PORT };
-    Forward { to: addressee(facts), epoch: sealed.floor.next(), peer: nobody }
 }
 
 /// Says that a process was stopped; its object is gone already, the event outlives it.

@@ -33,7 +33,7 @@ impl Model {
             Effect::Write(transition) => return self.write(state, seen, transition),
             Effect::CreatePod { epoch, gated, .. } => self.create(state, *epoch, *gated),
             Effect::Route(pod) => state.routed = names::slot(&pod.uid),
-            Effect::ReadLive(_) => {}
+            Effect::ReadLive(_) | Effect::LetGo { .. } => {}
             Effect::DeletePod { uid, .. } => {
                 let slot = names::slot(uid);
                 let broken = !promise::may_delete(self, state, slot, sight.is_none());
@@ -65,7 +65,7 @@ impl Model {
 
     /// Rule 2 at the API server's edge: a write that was decided on another version is refused.
     fn write(&mut self, state: &mut State, seen: Versioned, transition: &Transition) -> Option<Promise> {
-        if enforced(Rule::CompareAndSwap) && seen.version != state.ledger.version {
+        if state.deleted || (enforced(Rule::CompareAndSwap) && seen.version != state.ledger.version) {
             return None;
         }
         let before = Rc::clone(self.ledgers.get(seen.ledger));
@@ -194,6 +194,8 @@ impl Model {
             | Effect::CreatePod { .. }
             | Effect::Route(_)
             | Effect::ReadLive(_)
+            // Decided for a pod, and not for a process that is there.
+            | Effect::LetGo { .. }
             | Effect::DeletePod { .. } => return None,
         })
     }

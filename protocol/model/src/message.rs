@@ -3,7 +3,7 @@
 use processhub_protocol::fence::{Floor, Step};
 use processhub_protocol::handover::Effect;
 use processhub_protocol::ledger::Transition;
-use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, HandOn, Import, Thaw};
+use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, HandOn, Import, LetGo, Thaw};
 
 use crate::names::{self, Slot};
 use crate::state::Versioned;
@@ -24,6 +24,8 @@ pub enum Message {
     Forward(Forward),
     /// To the source whose worker has to end before the target's starts.
     HandOn(HandOn),
+    /// To an owner whose process was deleted.
+    LetGo(LetGo),
     /// To the API server, decided on this ledger.
     Api(Versioned, Effect),
 }
@@ -38,6 +40,7 @@ impl Message {
             Self::Thaw(command) => &command.to,
             Self::Forward(command) => &command.to,
             Self::HandOn(command) => &command.to,
+            Self::LetGo(command) => &command.to,
             Self::Api(..) => return None,
         };
         Some(names::slot(&to.pod))
@@ -50,6 +53,7 @@ impl Message {
             Self::Import(command) => (command.epoch, Step::HandOver),
             Self::Activate(command) => (command.epoch, Step::TakeOver),
             Self::Thaw(command) => (command.epoch, Step::TakeOver),
+            Self::LetGo(command) => (command.epoch, Step::TakeOver),
             Self::Forward(_) | Self::HandOn(_) | Self::Api(..) => return None,
         };
         Some(Floor { epoch, step })
@@ -72,7 +76,7 @@ impl Message {
             Self::Api(_, Effect::Write(Transition::Prepare { source: Some(pod), .. })) => {
                 1 << names::slot(&pod.uid)
             }
-            Self::Freeze(_) | Self::Thaw(_) | Self::Api(..) => 0,
+            Self::Freeze(_) | Self::Thaw(_) | Self::LetGo(_) | Self::Api(..) => 0,
         };
         to | others
     }

@@ -126,6 +126,7 @@ impl Model {
             excused: 0,
             seqs: [0; WRITES],
             top,
+            deleted: false,
             budget: self.config.budget,
         }
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{self, Effect};
 use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, Transition};
+use processhub_protocol::wire::LetGo;
 
 use crate::effects::lost_writes;
 use crate::intern::Id;
@@ -71,7 +72,32 @@ impl Model {
                 out.push(Edge { step: Step::Arrives(id), state, broken });
             }
         }
-        self.collect(from, out);
+        if from.deleted {
+            self.let_go(from, out);
+        } else {
+            self.collect(from, out);
+        }
+    }
+
+    /// What the leader does for the pods of a process whose object is gone: the shipped decision, on what their sidecars
+    /// say now. The garbage collector deletes those that a late creation left behind.
+    fn let_go(&mut self, from: &State, out: &mut Vec<Edge>) {
+        for (slot, pod) in each(from) {
+            let at = usize::from(slot);
+            if pod.phase == PodPhase::Running {
+                let mut state = from.clone();
+                state.pods[at].phase = PodPhase::Deleting;
+                out.push(Edge { step: Step::Collected(slot), state, broken: None });
+            }
+            let asked = matches!(pod.phase, PodPhase::Deleting | PodPhase::Orphan);
+            let report = asked.then(|| self.report(slot, pod, promise::serves(self, pod)));
+            if let Some(Effect::LetGo { epoch }) = report.as_ref().and_then(handover::let_go) {
+                let command = LetGo { to: names::addressee(slot), epoch, drain_timeout_milliseconds: 0 };
+                let mut state = from.clone();
+                state.net.insert(self.messages.id(Message::LetGo(command)));
+                out.push(Edge { step: Step::LetsGo(slot), state, broken: None });
+            }
+        }
     }
 
     /// What an operator that believes in `seen` may do, with each of the two sidecars answering it or not, and with

@@ -26,7 +26,7 @@ pub enum Promise {
     NotGivenUp,
     /// A decision does not apply to the ledger that it was made on.
     Applies,
-    /// From here the process never again has exactly one serving owner.
+    /// From here the process never again has exactly one serving owner, or, deleted, never none.
     Ends,
 }
 
@@ -44,7 +44,9 @@ impl Promise {
                 "the source is dead, the target holds the complete state, and it was given up"
             }
             Self::Applies => "a decision does not apply to the ledger that it was made on",
-            Self::Ends => "stuck: no continuation ever leads to exactly one serving owner again",
+            Self::Ends => {
+                "stuck: no continuation ever leads to exactly one serving owner again, nor to none of a deleted process"
+            }
         }
     }
 }
@@ -74,8 +76,12 @@ pub fn broken(model: &Model, state: &State) -> Option<Promise> {
     (missing & !told != 0).then_some(Promise::Kept)
 }
 
-/// Whether everything has come to rest: one owner, serving where the ledger and the stable address say, and nobody else.
+/// Whether everything has come to rest: one owner, serving where the ledger and the stable address say, and nobody else;
+/// or, where the process was deleted, nobody at all.
 pub fn rests(model: &Model, state: &State) -> bool {
+    if state.deleted {
+        return state.pods.iter().all(|pod| !pod.runs());
+    }
     let ledger = model.ledgers.get(state.ledger.ledger);
     let Some(owner) = &ledger.owner else {
         return false;
@@ -129,7 +135,11 @@ pub fn released(model: &Model, state: &State, migration: &Migration) -> bool {
     let successor = &state.pods[usize::from(names::slot(&owner.pod.uid))];
     let held = match &model.records.get(successor.disk).role {
         Role::Delivered { state, .. } => Some(state),
-        Role::Standby | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+        Role::Standby
+        | Role::Active { .. }
+        | Role::Frozen { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => None,
     };
     successor.activated || (model.config.kind == Kind::ColdSwap && committed.as_ref() == held)
 }

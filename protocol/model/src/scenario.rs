@@ -37,6 +37,7 @@ const NOTHING: Budget = Budget {
     evictions: 0,
     forced: 0,
     edits: 0,
+    deletions: 0,
     returns: 0,
 };
 
@@ -109,6 +110,21 @@ pub fn all() -> Vec<Config> {
         Config {
             name: "a machine that comes back",
             budget: Budget { kills: 1, returns: 1, faults: 2, cancels: 1, late: 1, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "a process that is deleted",
+            budget: Budget {
+                deletions: 1,
+                faults: 2,
+                late: 1,
+                sidecar_restarts: 1,
+                worker_restarts: 1,
+                kills: 1,
+                cancels: 1,
+                failures: 1,
+                ..moves
+            },
             ..base.clone()
         },
         Config { name: "a forgotten move", budget: Budget { edits: 1, faults: 1, ..moves }, ..base },

@@ -43,6 +43,7 @@ impl Model {
                     | Message::Thaw(_)
                     | Message::Forward(_)
                     | Message::HandOn(_)
+                    | Message::LetGo(_)
                     | Message::Api(..) => {}
                 }
             }
@@ -75,6 +76,13 @@ impl Model {
                 None
             }
             Message::Forward(command) => self.forward(state, to, &record, command),
+            Message::LetGo(command) => {
+                if let Ok(retired) = record.let_go_done(command) {
+                    pod.busy = None;
+                    self.obey(pod, retired);
+                }
+                None
+            }
             Message::HandOn(command) => self.forward(state, to, &record, &command.forward()),
             Message::Api(..) => None,
         }
@@ -142,7 +150,7 @@ impl Model {
         let forwarding = record.forward_done(command).ok()?;
         let upward = match &record.role {
             Role::Frozen { epoch, .. } | Role::Forwarding { epoch, .. } => command.epoch >= *epoch,
-            Role::Standby | Role::Delivered { .. } | Role::Active { .. } => false,
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => false,
         };
         self.obey(&mut state.pods[usize::from(to)], forwarding);
         (!upward || self.circles(state, to)).then_some(Promise::ForwardUp)
@@ -255,7 +263,7 @@ impl Model {
                     pod.worker.writes = names::writes(Some(state));
                 }
             }
-            Role::Standby | Role::Frozen { .. } | Role::Forwarding { .. } => {}
+            Role::Standby | Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => {}
         }
     }
 }

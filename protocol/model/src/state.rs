@@ -35,6 +35,8 @@ pub struct State {
     pub seqs: [u8; WRITES],
     /// The highest epoch ever taken.
     pub top: u8,
+    /// Whether the process's object was deleted. Operators may still go by what they knew of it.
+    pub deleted: bool,
     /// What may still happen.
     pub budget: Budget,
 }
@@ -217,6 +219,8 @@ pub struct Budget {
     pub forced: u8,
     /// Edits by somebody else that clear the migration from the status.
     pub edits: u8,
+    /// Deletions of the process.
+    pub deletions: u8,
     /// Machines that were declared dead while they were off, and come back before their pods are collected.
     pub returns: u8,
 }

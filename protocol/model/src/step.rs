@@ -73,6 +73,10 @@ pub enum Step {
     TimerThaws(Slot),
     /// The record reaches the disk after the answer (only without rule 3).
     Flushed(Slot),
+    /// Somebody deletes the process; its pods are told to go.
+    ProcessDeleted,
+    /// An operator tells a pod that its process was deleted.
+    LetsGo(Slot),
     /// The operator deletes a pod that the ledger no longer names.
     Collected(Slot),
 }
@@ -119,6 +123,8 @@ impl Step {
             Self::Edited => "somebody clears the migration from the status".to_owned(),
             Self::TimerThaws(slot) => format!("{}: thaws itself by a timer", pod(slot)),
             Self::Flushed(slot) => format!("{}: the record reaches the disk", pod(slot)),
+            Self::ProcessDeleted => "somebody deletes the process".to_owned(),
+            Self::LetsGo(slot) => format!("the leader lets {} go", pod(slot)),
             Self::Collected(slot) => {
                 format!("the leader deletes {}, which the ledger no longer names", pod(slot))
             }

@@ -33,7 +33,10 @@ impl Model {
                 }
                 PodPhase::Deleting => {
                     self.worker_ends(from, slot, pod, out);
-                    self.phase(from, slot, PodPhase::Gone, Step::Terminated(slot), out);
+                    // A worker's end waits for its process to be handed over: what else could end it is a timer.
+                    if !(from.deleted && self.owns(pod)) {
+                        self.phase(from, slot, PodPhase::Gone, Step::Terminated(slot), out);
+                    }
                     let mut state = from.clone();
                     if spend(&mut state, |budget| &mut budget.forced) {
                         state.pods[usize::from(slot)].phase = PodPhase::Orphan;
@@ -48,6 +51,7 @@ impl Model {
                 self.without_rules(from, slot, pod, out);
             }
         }
+        self.delete_process(from, out);
         self.wishes(from, out);
     }
 
@@ -56,6 +60,11 @@ impl Model {
         state.pods[usize::from(slot)].phase = phase;
         state.pods[usize::from(slot)].busy = None;
         out.push(Edge { step, state, broken: None });
+    }
+
+    /// Whether a worker's `preStop` hook waits here.
+    fn owns(&self, pod: &Pod) -> bool {
+        matches!(self.records.get(pod.record).role, Role::Active { .. } | Role::Frozen { .. })
     }
 
     /// The worker of a pod that goes has ended, and its sidecar was told so. It says that of a pod whose process has been
@@ -206,6 +215,18 @@ impl Model {
         }
     }
 
+    /// Somebody deletes the process's object, and the garbage collector its pods.
+    fn delete_process(&self, from: &State, out: &mut Vec<Edge>) {
+        let mut state = from.clone();
+        if !from.deleted && spend(&mut state, |budget| &mut budget.deletions) {
+            state.deleted = true;
+            for pod in state.pods.iter_mut().filter(|pod| pod.phase == PodPhase::Running) {
+                pod.phase = PodPhase::Deleting;
+            }
+            out.push(Edge { step: Step::ProcessDeleted, state, broken: None });
+        }
+    }
+
     fn wishes(&mut self, from: &State, out: &mut Vec<Edge>) {
         let ledger = Rc::clone(self.ledgers.get(from.ledger.ledger));
         let Some(migration) = &ledger.migration else {
@@ -225,7 +246,7 @@ impl Model {
             }
         }
         let mut state = from.clone();
-        if !committed && spend(&mut state, |budget| &mut budget.edits) {
+        if !committed && !from.deleted && spend(&mut state, |budget| &mut budget.edits) {
             let forgotten = Ledger { migration: None, ..(*ledger).clone() };
             state.ledger = Versioned { ledger: self.ledgers.id(forgotten), version: from.ledger.version + 1 };
             state.wish = Wish::Finish;

@@ -62,7 +62,7 @@ impl Model {
         Incarnation { pod: view, sidecar, dead: pod.dead() }
     }
 
-    fn report(&self, slot: Slot, pod: &Pod, serving: bool) -> Report {
+    pub(crate) fn report(&self, slot: Slot, pod: &Pod, serving: bool) -> Report {
         let record: &Record = self.records.get(pod.record);
         let busy = pod.busy.and_then(|busy| match &**self.messages.get(busy.message) {
             Message::Freeze(command) => Some((CommandKind::Freeze, command.epoch)),
@@ -71,6 +71,7 @@ impl Model {
             | Message::Thaw(_)
             | Message::Forward(_)
             | Message::HandOn(_)
+            | Message::LetGo(_)
             | Message::Api(..) => None,
         });
         Report {

@@ -21,6 +21,7 @@ pub fn effect(effect: &Effect) -> String {
             format!("sends activate with {}, epoch {epoch}", self::state(state.as_ref()))
         }
         Effect::Thaw { epoch } => format!("sends thaw, epoch {epoch}"),
+        Effect::LetGo { epoch } => format!("lets go, epoch {epoch}"),
         Effect::HandOn { epoch } => format!("sends hand-on, epoch {epoch}"),
         Effect::Route(pod) => format!("routes to pod {}", pod.uid),
         Effect::ReadLive(side) => format!("reads the {side:?} live"),
@@ -44,6 +45,7 @@ pub fn message(message: &Message) -> String {
         Message::Forward(command) => {
             format!("forward to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
+        Message::LetGo(command) => format!("let-go, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::HandOn(command) => {
             format!("hand-on to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
@@ -77,6 +79,7 @@ pub fn record(record: &Record) -> String {
         Role::Delivered { epoch, state } => format!("Delivered {epoch} {}", self::state(Some(state))),
         Role::Active { epoch, .. } => format!("Active {epoch}"),
         Role::Frozen { epoch, state, .. } => format!("Frozen {epoch} {}", self::state(state.as_ref())),
+        Role::Retired { epoch } => format!("Retired {epoch}"),
         Role::Forwarding { epoch, to, .. } => format!("Forwarding {epoch} to {}", to.pod),
     };
     format!("{role} (floor {})", record.floor.epoch)

@@ -76,7 +76,9 @@ fn thaw_source(view: &View, migration: &Migration, epoch: Epoch) -> Undo {
         // Also while it never froze: this raises its floor above a freeze that may still be on its way.
         Role::Active { .. } | Role::Frozen { .. } => Undo::Do(Effect::Thaw { epoch }),
         Role::Forwarding { .. } if !enforced(Rule::SealedStaysSealed) => Undo::Do(Effect::Thaw { epoch }),
-        Role::Forwarding { .. } | Role::Standby | Role::Delivered { .. } => Undo::Wait(Waiting::Source),
+        Role::Forwarding { .. } | Role::Retired { .. } | Role::Standby | Role::Delivered { .. } => {
+            Undo::Wait(Waiting::Source)
+        }
     }
 }
 

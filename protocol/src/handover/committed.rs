@@ -34,7 +34,9 @@ pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) 
         Role::Standby | Role::Delivered { .. } => activate(view, migration, state, report),
         Role::Active { .. } if !report.serving => Decision::wait(Waiting::Activating),
         Role::Active { .. } => release(view, migration, owner, report),
-        Role::Frozen { .. } | Role::Forwarding { .. } => Decision::wait(Waiting::Source),
+        Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => {
+            Decision::wait(Waiting::Source)
+        }
     }
 }
 
@@ -65,7 +67,7 @@ fn keeps_requests(role: &Role, migration: &Migration) -> bool {
     match role {
         Role::Frozen { .. } => true,
         Role::Forwarding { epoch, .. } => *epoch < migration.epoch,
-        Role::Standby | Role::Delivered { .. } | Role::Active { .. } => false,
+        Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => false,
     }
 }
 

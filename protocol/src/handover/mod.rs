@@ -11,9 +11,10 @@ mod view;
 
 pub use view::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View};
 
+use crate::fence::Role;
 use crate::id::{Epoch, PodUid, StateId};
 use crate::ledger::{Ledger, Phase, PodRef, Transition};
-use crate::wire::ImportReason;
+use crate::wire::{ImportReason, Report};
 
 /// Which incarnation of the move an effect is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,11 @@ pub enum Effect {
         /// Epoch of the move.
         epoch: Epoch,
     },
+    /// Tell an owner that its process was deleted; see [`let_go`].
+    LetGo {
+        /// An epoch above all that it has obeyed.
+        epoch: Epoch,
+    },
     /// Point the stable address at this pod.
     Route(PodRef),
     /// Read the pod from the API server itself, not from a cache.
@@ -102,6 +108,7 @@ impl Effect {
             Self::Activate { .. } => "activate",
             Self::Thaw { .. } => "thaw",
             Self::HandOn { .. } => "hand-on",
+            Self::LetGo { .. } => "let-go",
             Self::Route(_) => "route",
             Self::ReadLive(_) => "read-live",
             Self::DeletePod { side: Side::Source, .. } => "delete-source",
@@ -180,6 +187,17 @@ pub fn stray(ledger: &Ledger, pod: &PodUid, name: &str, born: Epoch) -> bool {
         migration.target_name == name || migration.source.as_ref().is_some_and(|source| source.uid == *pod)
     });
     born <= ledger.epoch && !owns && !moves
+}
+
+/// What to do with a pod of a process whose object is gone, as a live read has just shown: one that owns the process keeps
+/// its worker from ending until it has been handed over, and nobody takes it. No ledger stands against this any more: the
+/// object that held it is gone for good, and a new one of its name is another process.
+#[must_use]
+pub fn let_go(report: &Report) -> Option<Effect> {
+    match report.role {
+        Role::Active { .. } | Role::Frozen { .. } => Some(Effect::LetGo { epoch: report.floor.next() }),
+        Role::Standby | Role::Delivered { .. } | Role::Forwarding { .. } | Role::Retired { .. } => None,
+    }
 }
 
 /// What to do next for one process.

@@ -99,7 +99,9 @@ fn source<'a>(view: &'a View, migration: &Migration) -> Source<'a> {
         // Sealed by the commit of the move before; any later epoch may fetch from it.
         return match &report.role {
             Role::Frozen { state, .. } | Role::Forwarding { state, .. } => Source::Sealed(state.as_ref()),
-            Role::Active { .. } | Role::Standby | Role::Delivered { .. } => Source::Lost,
+            Role::Active { .. } | Role::Standby | Role::Delivered { .. } | Role::Retired { .. } => {
+                Source::Lost
+            }
         };
     }
     let known =
@@ -110,7 +112,7 @@ fn source<'a>(view: &'a View, migration: &Migration) -> Source<'a> {
     match &report.role {
         Role::Active { .. } => Source::Serving(report),
         Role::Frozen { epoch, state, .. } if *epoch == migration.epoch => Source::Sealed(state.as_ref()),
-        Role::Frozen { .. } | Role::Forwarding { .. } => Source::Astray,
+        Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => Source::Astray,
         Role::Standby | Role::Delivered { .. } => Source::Lost,
     }
 }

@@ -43,9 +43,11 @@ fn owned(view: &View, owner: &Owner, report: &Report) -> Decision {
         Role::Standby if !enforced(Rule::RecordIdentity) => {
             Decision::act(Effect::Activate { epoch: owner.epoch, state: None }, Waiting::Activating)
         }
-        Role::Frozen { .. } | Role::Forwarding { .. } | Role::Standby | Role::Delivered { .. } => {
-            Decision::wait(Waiting::Source)
-        }
+        Role::Frozen { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. }
+        | Role::Standby
+        | Role::Delivered { .. } => Decision::wait(Waiting::Source),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each command does to a sidecar's record.
 
 use processhub_protocol::fence::{Record, Role, Step, Verdict};
+use processhub_protocol::handover::Effect;
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 use processhub_protocol::wire::RefusalCode;
 
@@ -206,6 +207,38 @@ fn one_that_never_owned_or_still_owns_forwards_nothing() {
             "{:?}",
             record.role
         );
+    }
+}
+
+#[test]
+fn a_record_that_is_let_go_obeys_nothing_more() {
+    let clock = clock("boot", 1);
+    for record in
+        [standby(1), delivered(1, 2, 7), active(1, 2), frozen(1, 2, Some(7)), forwarding(1, 2, None, 2)]
+    {
+        assert_eq!(code(record.judge_let_go(&let_go(1, 0))), RefusalCode::StaleEpoch, "{:?}", record.role);
+        let retired = record.let_go_done(&let_go(1, 3)).expect("every role");
+        assert_eq!(retired.role, Role::Retired { epoch: Epoch(3) });
+        assert_eq!(retired.judge_let_go(&let_go(1, 3)), Ok(Verdict::InEffect));
+        let late = [
+            retired.judge_freeze(&freeze(1, 4)),
+            retired.judge_import(&import(1, 4, 7, 1)),
+            retired.judge_activate(&activate(1, 4, None), &clock),
+            retired.judge_thaw(&thaw(1, 4), &clock),
+            retired.judge_forward(&forward(1, 4, 4)),
+        ];
+        assert!(late.into_iter().all(|judged| code(judged) == RefusalCode::WrongRole));
+        assert_eq!(retired.exportable(Epoch(4)), None);
+    }
+}
+
+#[test]
+fn only_an_owner_has_to_be_let_go() {
+    let due = |record| processhub_protocol::handover::let_go(&report(&record));
+    let with = |epoch| Some(Effect::LetGo { epoch: Epoch(epoch) });
+    assert_eq!((due(active(1, 2)), due(frozen(1, 4, None))), (with(3), with(5)), "above its floor");
+    for record in [standby(1), delivered(1, 2, 7), forwarding(1, 2, None, 2)] {
+        assert_eq!(due(record), None, "nothing waits for it");
     }
 }
 

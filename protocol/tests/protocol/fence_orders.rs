@@ -16,6 +16,7 @@ enum Command {
     Activate(u64, Option<u64>),
     Thaw(u64),
     Forward(u64, u64),
+    LetGo(u64),
 }
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
@@ -26,6 +27,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
         (epoch(), 1..3u64).prop_map(|(epoch, seq)| Command::Import(epoch, seq)),
         (epoch(), seq()).prop_map(|(epoch, seq)| Command::Activate(epoch, seq)),
         epoch().prop_map(Command::Thaw),
+        epoch().prop_map(Command::LetGo),
         (epoch(), 4..9u64).prop_map(|(epoch, successor)| Command::Forward(epoch, successor)),
     ];
     prop::collection::vec(command, 0..24)
@@ -55,6 +57,10 @@ fn after(record: &Record, command: Command) -> Option<(Record, bool)> {
             let command = forward(BORN, epoch, successor);
             (record.judge_forward(&command).ok()?, record.forward_done(&command))
         }
+        Command::LetGo(epoch) => {
+            let command = let_go(BORN, epoch);
+            (record.judge_let_go(&command).ok()?, record.let_go_done(&command))
+        }
     };
     match verdict {
         Verdict::InEffect => Some((record.clone(), true)),
@@ -70,7 +76,11 @@ fn after(record: &Record, command: Command) -> Option<(Record, bool)> {
 fn served_at(role: &Role) -> Option<Epoch> {
     match role {
         Role::Active { epoch, .. } => Some(*epoch),
-        Role::Standby | Role::Delivered { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => None,
+        Role::Standby
+        | Role::Delivered { .. }
+        | Role::Frozen { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => None,
     }
 }
 
@@ -84,6 +94,8 @@ proptest! {
                 continue;
             };
             prop_assert!(next.floor >= record.floor, "{command:?} lowered the floor of {record:?}");
+            let retired = matches!(record.role, Role::Retired { .. });
+            prop_assert!(!retired || in_effect, "{command:?} was obeyed by {record:?}");
             prop_assert_eq!((&next.record, &next.pod, next.born), (&record.record, &record.pod, record.born));
             if in_effect {
                 continue;

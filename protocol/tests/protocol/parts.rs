@@ -8,7 +8,7 @@ use processhub_protocol::id::{BootId, Digest, Epoch, PodUid, ProcessUid, RecordI
 use processhub_protocol::ledger::{Kind, Ledger, Migration, Owner, Phase, PodRef, pod_name};
 use processhub_protocol::wire::{
     Activate, Addressee, Busy, Challenge, CommandKind, Failure, FailureKind, Forward, Freeze, Grant, Import,
-    ImportReason, Peer, Report, StartInfo, Thaw, VERSION, WorkerState, WorkerView,
+    ImportReason, LetGo, Peer, Report, StartInfo, Thaw, VERSION, WorkerState, WorkerView,
 };
 
 pub const PROCESS: &str = "cart";
@@ -114,12 +114,18 @@ pub fn forward(born: u64, epoch: u64, successor: u64) -> Forward {
     Forward { to: to(born), epoch: Epoch(epoch), peer: peer(successor) }
 }
 
+pub fn let_go(born: u64, epoch: u64) -> LetGo {
+    LetGo { to: to(born), epoch: Epoch(epoch), drain_timeout_milliseconds: 0 }
+}
+
 /// A report of a sidecar whose worker does what the record says.
 pub fn report(record: &Record) -> Report {
     let (worker, serving) = match &record.role {
         Role::Standby | Role::Delivered { .. } => (WorkerState::Standby, false),
         Role::Active { .. } => (WorkerState::Active, true),
-        Role::Frozen { .. } | Role::Forwarding { .. } => (WorkerState::Suspended, false),
+        Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => {
+            (WorkerState::Suspended, false)
+        }
     };
     Report {
         protocol: VERSION,

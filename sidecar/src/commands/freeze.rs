@@ -1,4 +1,4 @@
-//! Freeze: hold, drain, suspend, capture, record.
+//! Freeze: hold, drain, suspend, capture, record. Let go: hold, drain, record.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use processhub_protocol::contract::{
 };
 use processhub_protocol::fence::Role;
 use processhub_protocol::id::{Epoch, StateId};
-use processhub_protocol::wire::{Failure, FailureKind, Freeze};
+use processhub_protocol::wire::{Failure, FailureKind, Freeze, LetGo};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -50,12 +50,8 @@ impl From<WorkerError> for Failed {
 impl Sidecar {
     /// Holds from now on, whatever comes of it: only a thaw or a forward ends that.
     pub(super) async fn freeze(self: &Arc<Self>, command: &Freeze, cancel: &CancellationToken) -> Outcome {
-        self.change(|live| {
-            live.failure = None;
-            // A freeze that is tried again goes on with the same blackout.
-            let since = live.fenced.map_or_else(Instant::now, |fenced| fenced.since);
-            live.fenced = Some(Fenced { since });
-        });
+        self.change(|live| live.failure = None);
+        self.fence_off();
         let sealed = tokio::select! {
             sealed = self.seal(command) => sealed,
             () = cancel.cancelled() => return Ok(()),
@@ -90,12 +86,39 @@ impl Sidecar {
         Ok(())
     }
 
-    async fn seal(&self, command: &Freeze) -> Result<Option<StateId>, Failed> {
-        let drain = Duration::from_millis(command.drain_timeout_milliseconds);
-        if tokio::time::timeout(drain, self.hold.drained()).await.is_err() {
-            tracing::warn!(epoch = %command.epoch, "requests still in flight after the drain are cut");
+    /// The process was deleted: what is in flight may finish, and nothing is acknowledged after that.
+    pub(super) async fn let_go(self: &Arc<Self>, command: &LetGo) -> Outcome {
+        self.fence_off();
+        self.drain(command.epoch, command.drain_timeout_milliseconds).await;
+        let order = command.clone();
+        let commit = self.fence.commit(move |stored| {
+            let record = stored.record.let_go_done(&order)?;
+            Ok(Stored { record, source: None, ..stored.clone() })
+        });
+        commit.await.map_err(|error| self.refused(error))?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Requests are held from now on; when that was so before, the same blackout goes on.
+    fn fence_off(&self) {
+        self.change(|live| {
+            let since = live.fenced.map_or_else(Instant::now, |fenced| fenced.since);
+            live.fenced = Some(Fenced { since });
+        });
+    }
+
+    /// Lets what is in flight finish, and cuts what does not.
+    async fn drain(&self, epoch: Epoch, milliseconds: u64) {
+        let time = Duration::from_millis(milliseconds);
+        if tokio::time::timeout(time, self.hold.drained()).await.is_err() {
+            tracing::warn!(%epoch, "requests still in flight after the drain are cut");
             self.hold.cut();
         }
+    }
+
+    async fn seal(&self, command: &Freeze) -> Result<Option<StateId>, Failed> {
+        self.drain(command.epoch, command.drain_timeout_milliseconds).await;
         let contract = !matches!(self.live().worker, Seen::Plain);
         let time = Duration::from_millis(command.state_query_timeout_milliseconds);
         let request = SuspendRequest { epoch: command.epoch, reason: Reason::Handover };

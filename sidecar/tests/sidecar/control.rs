@@ -7,12 +7,12 @@ use http::{HeaderMap, Method, StatusCode};
 use processhub_protocol::fence::Role;
 use processhub_protocol::id::{Epoch, ProcessUid};
 use processhub_protocol::wire::{
-    Addressee, CommandKind, Freeze, Refusal, RefusalCode, TOKEN_HEADER, WorkerState, path,
+    Addressee, CommandKind, Freeze, LetGo, Refusal, RefusalCode, TOKEN_HEADER, WorkerState, path,
 };
 
-use crate::support::Pod;
 use crate::support::load::{audit, increment};
 use crate::support::operator::{Operator, parse};
+use crate::support::{PATIENCE, Pod};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_holds_the_hubs_key_commands() {
@@ -29,6 +29,7 @@ async fn only_who_holds_the_hubs_key_commands() {
             (Method::POST, path::THAW),
             (Method::POST, path::FORWARD),
             (Method::POST, path::HAND_ON),
+            (Method::POST, path::LET_GO),
             (Method::GET, path::STATE),
             (Method::GET, "/v1/state/state?epoch=1"),
         ] {
@@ -229,6 +230,49 @@ async fn the_stop_hook_returns_when_the_process_is_elsewhere() {
     operator.hand_over(&source, &target, 4).await;
     assert_eq!(waiting.await.unwrap(), 200);
     operator.until(&source, "the hook's end", |report| !report.stopping).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_let_go_answers_nobody_and_holds_up_nothing() {
+    let operator = Operator::new();
+    let pod = Pod::running("a", 1);
+    operator.start(&pod, 1).await;
+    assert_eq!(increment(&operator, pod.config.data, "one", 1).await.0, 200);
+    let (hook, slow) = {
+        let (operator, at, data) = (operator.clone(), pod.config.control, pod.config.data);
+        let hook = operator.clone();
+        (
+            tokio::spawn(async move { hook.get(at, path::PRE_STOP, HeaderMap::new()).await.0 }),
+            tokio::spawn(async move {
+                let body = r#"{"client":"slow","number":1}"#.into();
+                let asked = operator.ask(data, Method::POST, "/increment?delay=300", HeaderMap::new(), body);
+                asked.await.unwrap().0
+            }),
+        )
+    };
+    operator.until(&pod, "the hook", |report| report.stopping).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let let_go = LetGo {
+        to: pod.addressee(),
+        epoch: Epoch(2),
+        drain_timeout_milliseconds: PATIENCE.as_millis() as u64,
+    };
+    let stale = LetGo { epoch: Epoch(0), ..let_go.clone() };
+    assert_eq!(operator.command(&pod, path::LET_GO, &stale).await.unwrap_err().code, RefusalCode::StaleEpoch);
+    let report = operator.command(&pod, path::LET_GO, &let_go).await.unwrap();
+    assert!(matches!(report.role, Role::Retired { .. }) && !report.serving, "{report:#?}");
+    assert_eq!(slow.await.unwrap(), 200, "what was in flight has finished");
+    assert_eq!(hook.await.unwrap(), 200);
+    assert_eq!(increment(&operator, pod.config.data, "one", 2).await.0, 503);
+    // For good, over its restarts too.
+    pod.kill_sidecar();
+    pod.start_sidecar();
+    assert!(matches!(
+        operator.command(&pod, path::LET_GO, &let_go).await.unwrap().role,
+        Role::Retired { .. }
+    ));
+    assert_eq!(operator.thaw(&pod, 3).await.unwrap_err().code, RefusalCode::WrongRole);
+    assert_eq!(increment(&operator, pod.config.data, "one", 3).await.0, 503);
 }
 
 #[tokio::test(flavor = "multi_thread")]
