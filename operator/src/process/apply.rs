@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::validate::validate;
 use processhub_crds::{HubProcess, MigrationTrigger};
@@ -22,7 +23,7 @@ use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::{Observation, Sighting};
 use super::pod::Blueprint;
-use super::{observe, pod, record, status, tell};
+use super::{memory, observe, pod, record, status, tell};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
@@ -33,6 +34,9 @@ pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
 /// wait meanwhile.
 const MEASURING: Duration = Duration::from_secs(1);
 const MEASURING_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often it is looked at, while a command's answer is waited for, whether it is still wanted. In memory.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Carries out one effect.
 ///
@@ -65,6 +69,7 @@ pub(crate) async fn apply(
             let command = freeze(seen, &uid, epoch, capture);
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.freeze(&to, &command, COMMAND_PATIENCE).await?) };
+            let sent = unless("freeze", sent, given_up(context, seen));
             answered(context, seen, point, uid, sent).await?;
         }
         Effect::Import { epoch, state, reason } => {
@@ -72,6 +77,7 @@ pub(crate) async fn apply(
             let command = import(seen, &uid, epoch, state, reason)?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.import(&to, &command, COMMAND_PATIENCE).await?) };
+            let sent = unless("import", sent, given_up(context, seen));
             answered(context, seen, point, uid, sent).await?;
         }
         Effect::Activate { epoch, state } => {
@@ -314,6 +320,47 @@ fn mark_going(seen: &mut Observation, uid: &PodUid) {
     }
 }
 
+/// Waits for a command's answer, unless what it was decided on changes first: then it is decided anew, and the command goes
+/// on in the sidecar.
+async fn unless<T>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, CallError>>,
+    changed: impl Future<Output = ()>,
+) -> Result<T, CallError> {
+    tokio::select! {
+        biased;
+        answer = answer => answer,
+        () = changed => Err(CallError::Conflict { what }),
+    }
+}
+
+/// Returns when there is a reason to give the move up that was not there when `seen` was seen: clients wait for what the
+/// source holds, and a person's word is not to wait for a capture or an import that takes long.
+fn given_up<'a>(context: &'a Context, seen: &Observation) -> impl Future<Output = ()> + use<'a> {
+    let mut later = seen.clone();
+    let before = later.give_up();
+    let name = ObjectRef::<HubProcess>::new(&seen.object.name_any()).within(&seen.name().namespace);
+    async move {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let newer = context
+                .stores
+                .processes
+                .get(&name)
+                .filter(|object| memory::version(object) > memory::version(&later.object));
+            if let Some(object) = newer {
+                later.object = (*object).clone();
+            }
+            later.assignment = context.board.assignment(&later.uid());
+            later.now = Timestamp::now();
+            let now = later.give_up();
+            if now.is_some() && now != before {
+                return;
+            }
+        }
+    }
+}
+
 async fn answered(
     context: &Context,
     seen: &mut Observation,
@@ -325,4 +372,25 @@ async fn answered(
     seen.age();
     observe::take_in(seen, &uid, report);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_waited_for_only_while_it_is_wanted() {
+        let never = || std::future::pending::<Result<(), CallError>>();
+        let later = || tokio::time::sleep(Duration::from_secs(1));
+        assert!(matches!(
+            unless("import", never(), later()).await,
+            Err(CallError::Conflict { what: "import" })
+        ));
+        assert!(unless("import", async { Ok(()) }, std::future::ready(())).await.is_ok(), "an answer counts");
+        let slow = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok(7)
+        };
+        assert_eq!(unless("import", slow, later()).await.ok(), Some(7));
+    }
 }

@@ -82,7 +82,7 @@ impl Memory {
 }
 
 /// Versions of one object grow; one that is not a number is older than every other.
-fn version(object: &HubProcess) -> u64 {
+pub(crate) fn version(object: &HubProcess) -> u64 {
     object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 

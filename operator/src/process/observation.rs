@@ -230,7 +230,7 @@ impl Observation {
     }
 
     /// Why the move under way should end: a person's word before a deadline before the planner's.
-    fn give_up(&self) -> Option<AbortReason> {
+    pub(crate) fn give_up(&self) -> Option<AbortReason> {
         let migration = self.ledger.migration.as_ref()?;
         if migration.phase != Phase::Prepared {
             return None;
