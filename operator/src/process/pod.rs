@@ -30,7 +30,8 @@ const STATE_PATH: &str = "/var/lib/processhub";
 const CONTRACT: &str = "127.0.0.1:9700";
 /// What a template without a grace period has.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
-/// How long an urgent move may take beside what the hub's own time-outs allow: a pod's start, and a crash of the leader.
+/// The least that an urgent move may take beside what the hub's own time-outs allow: a pod's start, and a crash of the
+/// leader. A template that gives its pods less time to end does not mean that their state may be lost.
 const HOOK_RESERVE: Duration = Duration::from_secs(30);
 /// Failures of the start-up probe before the kubelet restarts the sidecar: a day, because a cold-swap target waits
 /// there for the source's end, and the operator's deadlines are shorter.
@@ -55,21 +56,26 @@ pub struct Blueprint<'a> {
     pub sidecar_image: &'a str,
 }
 
-/// The longest that the worker's end may wait for an urgent move.
+/// The grace period of the template: what its author gives a worker to stop.
+fn worker_stop(hub: &ProcessHub) -> Duration {
+    let own = hub.spec.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    own.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs)
+}
+
+/// The longest that the worker's end may wait for an urgent move: the hub's own time-outs, and as long as the template
+/// gives a pod to end, but at least 30 s.
 #[must_use]
 pub fn hook_bound(hub: &ProcessHub) -> Duration {
     let Migration { state_query_timeout_milliseconds, .. } = hub.spec.migration;
     let Worker { drain_timeout_milliseconds, .. } = hub.spec.worker;
-    HOOK_RESERVE + Duration::from_millis(drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds)
+    let own = Duration::from_millis(drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds);
+    HOOK_RESERVE.max(worker_stop(hub)) + own
 }
 
 /// The pod's grace period: the longest that the hook may take, then the worker's own stop, then the retention.
 #[must_use]
 pub fn grace(hub: &ProcessHub) -> Duration {
-    let own = hub.spec.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    let worker_stop =
-        own.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs);
-    hook_bound(hub) + worker_stop + Duration::from_millis(hub.spec.migration.retention_milliseconds)
+    hook_bound(hub) + worker_stop(hub) + Duration::from_millis(hub.spec.migration.retention_milliseconds)
 }
 
 /// The pod.
@@ -199,11 +205,6 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
     let migration = &hub.spec.migration;
     // Also a first start and a recovery must not meet an older pod's worker.
     let gated = *gated || migration.strategy == MigrationStrategy::ColdSwap;
-    let handover = match migration.handover {
-        None => "IfCapable",
-        Some(true) => "Required",
-        Some(false) => "Never",
-    };
     let mut environment = identity(blueprint);
     environment.extend([
         value("PROCESSHUB_PROCESS_UID", process.uid().unwrap_or_default()),
@@ -220,7 +221,6 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
         value("PROCESSHUB_HOLD_MILLISECONDS", worker.hold.milliseconds.to_string()),
         value("PROCESSHUB_RETENTION_MILLISECONDS", migration.retention_milliseconds.to_string()),
         value("PROCESSHUB_HOOK_MILLISECONDS", hook_bound(hub).as_millis().to_string()),
-        value("PROCESSHUB_HANDOVER", handover.to_owned()),
         EnvVar {
             name: "PROCESSHUB_KEY".to_owned(),
             value_from: Some(EnvVarSource {
@@ -407,5 +407,9 @@ pub(crate) mod tests {
             build(&blueprint(&hub, &process())).spec.unwrap().termination_grace_period_seconds,
             Some(52)
         );
+        assert_eq!(hook_bound(&hub), Duration::from_secs(30 + 5 + 10), "a quick end leaves a move its time");
+        hub.spec.template.spec.as_mut().unwrap().termination_grace_period_seconds = Some(600);
+        assert_eq!(hook_bound(&hub), Duration::from_secs(600 + 5 + 10));
+        assert_eq!(grace(&hub), Duration::from_secs(2 * 600 + 5 + 10 + 5));
     }
 }
