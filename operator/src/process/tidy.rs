@@ -8,11 +8,12 @@ use kube::{Api, Resource, ResourceExt};
 use processhub_crds::HubProcess;
 use processhub_crds::conditions::{self, Wanted};
 use processhub_crds::vocabulary::{EventReason, ProcessCondition, ProcessReason};
-use processhub_protocol::handover::Waiting;
+use processhub_protocol::handover::{self, Waiting};
 use processhub_protocol::id::PodUid;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::Observation;
 use super::wish::Settled;
@@ -141,10 +142,13 @@ async fn delete_orphans(context: &Context, seen: &Observation, waiting: Waiting)
         return Ok(());
     }
     let uid = seen.uid();
+    let stray = |pod: &PodFacts| handover::stray(&seen.ledger, &pod.uid, &pod.name, pod.epoch);
     let orphans: Vec<PodUid> = seen
-        .bystanders()
-        .filter(|pod| pod.facts.process == uid && pod.facts.epoch <= seen.ledger.epoch && !pod.facts.going())
-        .map(|pod| pod.facts.uid.clone())
+        .pods
+        .values()
+        .map(|pod| &*pod.facts)
+        .filter(|pod| pod.process == uid && !pod.going() && stray(pod))
+        .map(|pod| pod.uid.clone())
         .collect();
     if orphans.is_empty() {
         return Ok(());
