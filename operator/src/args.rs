@@ -44,6 +44,10 @@ pub struct Run {
     /// random part is added.
     #[arg(long, env = "POD_NAME", default_value = "operator")]
     pub identity: String,
+    /// UID of this operator's pod: started again there, it leads at once if the one before it led. Without it the Lease
+    /// runs out first.
+    #[arg(long, env = "POD_UID")]
+    pub pod_uid: Option<String>,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "0.0.0.0:9715")]
     pub metrics_address: SocketAddr,
@@ -61,8 +65,16 @@ impl Run {
     /// # Errors
     /// When the system gives no randomness.
     pub fn options(self) -> anyhow::Result<Options> {
-        let Self { sidecar_image, class, lease_namespace, identity, metrics_address, log: _, failpoint } =
-            self;
+        let Self {
+            sidecar_image,
+            class,
+            lease_namespace,
+            identity,
+            pod_uid,
+            metrics_address,
+            log: _,
+            failpoint,
+        } = self;
         let mut random = [0; 4];
         getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         Ok(Options {
@@ -70,6 +82,7 @@ impl Run {
             class,
             lease_namespace,
             identity: format!("{identity}_{:08x}", u32::from_ne_bytes(random)),
+            pod: pod_uid.filter(|uid| !uid.is_empty()),
             metrics_address: Some(metrics_address),
             failpoint,
         })

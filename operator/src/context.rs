@@ -32,6 +32,8 @@ pub struct Options {
     pub lease_namespace: String,
     /// This operator's name in the election; no other may have it.
     pub identity: String,
+    /// UID of the pod in which it is the only operator: started again there, it need not wait for the one before.
+    pub pod: Option<String>,
     /// Where metrics and health are served; `None` for nowhere.
     pub metrics_address: Option<std::net::SocketAddr>,
     /// The armed failpoint.

@@ -3,6 +3,10 @@
 //! Nobody compares the times that stand in the Lease: they are for people. A candidate takes the Lease over when it has
 //! itself watched it stay unchanged for the whole duration, and writes by compare-and-swap. The holder counts its own
 //! right from before it sent its last successful renewal, so that it stops before anybody else can begin.
+//!
+//! One candidate need not wait: the one that was started in the holder's own pod. A container is started again only when
+//! the one before it has ended, so the holder is dead. What it had sent and is still on its way is refused as that of any
+//! former leader: by the version or the UID that it was decided on, by its epoch, by the expiry of its grants.
 
 use std::time::Duration;
 
@@ -92,12 +96,36 @@ enum Attempt {
     Overtaken,
 }
 
-/// What `identity` does with a Lease that stands as `seen` and has not changed for `unchanged`.
-fn next_step(identity: &str, seen: Option<&LeaseSpec>, unchanged: Duration, now: Timestamp) -> Step {
+/// Who takes part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name, which no other operator may use, nor this one when it is started again.
+    pub identity: String,
+    /// UID of the pod in which it is the only operator; `None` if it runs in none.
+    pub pod: Option<String>,
+}
+
+impl Candidate {
+    /// What stands in the Lease while it holds it.
+    fn holder(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("{}/{pod}", self.identity),
+            None => self.identity.clone(),
+        }
+    }
+
+    /// Whether `holder` ran in this pod, and has therefore ended.
+    fn succeeds(&self, holder: &str) -> bool {
+        self.pod.as_deref().is_some_and(|pod| holder.split_once('/').is_some_and(|(_, held)| held == pod))
+    }
+}
+
+/// What `candidate` does with a Lease that stands as `seen` and has not changed for `unchanged`.
+fn next_step(candidate: &Candidate, seen: Option<&LeaseSpec>, unchanged: Duration, now: Timestamp) -> Step {
     let holder = seen.and_then(|spec| spec.holder_identity.as_deref()).filter(|holder| !holder.is_empty());
     let transitions = seen.and_then(|spec| spec.lease_transitions).unwrap_or(0);
     let taken = LeaseSpec {
-        holder_identity: Some(identity.to_owned()),
+        holder_identity: Some(candidate.holder()),
         lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
         acquire_time: Some(MicroTime(now)),
         renew_time: Some(MicroTime(now)),
@@ -105,9 +133,10 @@ fn next_step(identity: &str, seen: Option<&LeaseSpec>, unchanged: Duration, now:
         ..LeaseSpec::default()
     };
     match (holder, seen) {
-        (Some(holder), Some(spec)) if holder == identity => {
+        (Some(holder), Some(spec)) if holder == candidate.holder() => {
             Step::Write(LeaseSpec { renew_time: Some(MicroTime(now)), ..spec.clone() })
         }
+        (Some(holder), Some(_)) if candidate.succeeds(holder) => Step::Write(taken),
         (Some(_), Some(spec)) => {
             let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
             // A holder of another version may have asked for longer; never for less than we would.
@@ -132,18 +161,18 @@ fn released(spec: &LeaseSpec, now: Timestamp) -> LeaseSpec {
 pub struct Elector {
     leases: Api<Lease>,
     name: String,
-    identity: String,
+    candidate: Candidate,
     until: watch::Sender<Option<Instant>>,
     seen: Option<(Lease, Instant)>,
 }
 
 impl Elector {
-    /// A candidate named `identity`, which no other operator may use, and its handle.
+    /// Takes part for `candidate`; and its handle.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, name: String, identity: String) -> (Self, Leadership) {
+    pub fn new(client: Client, namespace: &str, name: String, candidate: Candidate) -> (Self, Leadership) {
         let (until, handle) = watch::channel(None);
         let leases = Api::namespaced(client, namespace);
-        (Self { leases, name, identity, until, seen: None }, Leadership(handle))
+        (Self { leases, name, candidate, until, seen: None }, Leadership(handle))
     }
 
     /// Takes part until `shutdown`, then gives the Lease back.
@@ -199,7 +228,7 @@ impl Elector {
 
     fn holds(&self) -> bool {
         let spec = self.seen.as_ref().and_then(|(lease, _)| lease.spec.as_ref());
-        spec.and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.identity)
+        spec.and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.candidate.holder())
     }
 
     /// Looks at the Lease and takes or renews it where that is right.
@@ -211,7 +240,7 @@ impl Elector {
             Some((lease, since)) => (lease.spec.as_ref(), since.elapsed()),
             None => (None, Duration::ZERO),
         };
-        let Step::Write(spec) = next_step(&self.identity, spec, unchanged, Timestamp::now()) else {
+        let Step::Write(spec) = next_step(&self.candidate, spec, unchanged, Timestamp::now()) else {
             return Ok(Attempt::Settled);
         };
         // From before it is sent: the API server may have counted others out from any later moment.
@@ -280,8 +309,12 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn named(identity: &str) -> Candidate {
+        Candidate { identity: identity.to_owned(), pod: None }
+    }
+
     fn held_by(identity: &str) -> LeaseSpec {
-        match next_step(identity, None, Duration::ZERO, at(100)) {
+        match next_step(&named(identity), None, Duration::ZERO, at(100)) {
             Step::Write(spec) => spec,
             Step::Wait => panic!("a free Lease is taken"),
         }
@@ -294,13 +327,14 @@ mod tests {
         assert_eq!(spec.lease_duration_seconds, Some(6));
         assert_eq!(spec.lease_transitions, Some(1));
         let left = released(&spec, at(101));
-        let taken = next_step("b", Some(&left), Duration::ZERO, at(101));
+        let taken = next_step(&named("b"), Some(&left), Duration::ZERO, at(101));
         assert!(matches!(taken, Step::Write(spec) if spec.lease_transitions == Some(2)));
     }
 
     #[test]
     fn the_holder_renews_and_keeps_its_term() {
-        let Step::Write(renewed) = next_step("a", Some(&held_by("a")), Duration::ZERO, at(102)) else {
+        let Step::Write(renewed) = next_step(&named("a"), Some(&held_by("a")), Duration::ZERO, at(102))
+        else {
             panic!("the holder renews");
         };
         assert_eq!(renewed.renew_time, Some(MicroTime(at(102))));
@@ -314,11 +348,29 @@ mod tests {
         let seen = held_by("a");
         let late = at(1_000_000);
         let short = DURATION.checked_sub(Duration::from_millis(1)).unwrap();
-        assert_eq!(next_step("b", Some(&seen), short, late), Step::Wait);
-        assert!(matches!(next_step("b", Some(&seen), DURATION, late), Step::Write(_)));
+        assert_eq!(next_step(&named("b"), Some(&seen), short, late), Step::Wait);
+        assert!(matches!(next_step(&named("b"), Some(&seen), DURATION, late), Step::Write(_)));
         // Nor is a holder that asked for longer hurried.
         let longer = LeaseSpec { lease_duration_seconds: Some(15), ..seen };
-        assert_eq!(next_step("b", Some(&longer), DURATION, late), Step::Wait);
+        assert_eq!(next_step(&named("b"), Some(&longer), DURATION, late), Step::Wait);
+    }
+
+    #[test]
+    fn who_is_started_in_the_holders_own_pod_does_not_wait_for_it() {
+        let in_pod = |identity: &str, pod: &str| Candidate { pod: Some(pod.to_owned()), ..named(identity) };
+        let Step::Write(seen) = next_step(&in_pod("op_1", "pod-a"), None, Duration::ZERO, at(100)) else {
+            panic!("a free Lease is taken");
+        };
+        assert_eq!(seen.holder_identity.as_deref(), Some("op_1/pod-a"));
+        let step = |candidate: &Candidate| next_step(candidate, Some(&seen), Duration::ZERO, at(101));
+        assert!(
+            matches!(step(&in_pod("op_2", "pod-a")), Step::Write(spec) if spec.lease_transitions == Some(2))
+        );
+        assert_eq!(step(&in_pod("op_1", "pod-b")), Step::Wait, "of the same name in another pod");
+        assert_eq!(step(&named("op_1")), Step::Wait, "in no pod at all");
+        let outside = held_by("pod-a");
+        let waits = next_step(&in_pod("op_2", "pod-a"), Some(&outside), Duration::ZERO, at(101));
+        assert_eq!(waits, Step::Wait, "a holder that ran in no pod");
     }
 
     #[tokio::test(start_paused = true)]

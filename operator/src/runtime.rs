@@ -18,7 +18,7 @@ use crate::credentials::Credentials;
 use crate::events::Events;
 use crate::failpoint::Failpoints;
 use crate::index::{Pods, Routes};
-use crate::lease::{Elector, lease_name};
+use crate::lease::{Candidate, Elector, lease_name};
 use crate::metrics::Metrics;
 use crate::sidecar_client::SidecarClient;
 use crate::watch::{self, Wake};
@@ -39,8 +39,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let name = lease_name(&options.class);
-    let (elector, leadership) =
-        Elector::new(client.clone(), &options.lease_namespace, name, options.identity.clone());
+    let candidate = Candidate { identity: options.identity.clone(), pod: options.pod.clone() };
+    let (elector, leadership) = Elector::new(client.clone(), &options.lease_namespace, name, candidate);
     let (hubs, hub_writer) = reflector::store();
     let (processes, process_writer) = reflector::store();
     let (nodes, node_writer) = reflector::store();

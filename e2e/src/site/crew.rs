@@ -164,7 +164,9 @@ fn spawn(seat: &Seat) -> Result<Child> {
     }
     // Ctrl-C is for the one who holds the crew.
     command.process_group(0);
-    command.env("POD_NAME", &seat.name).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // A seat is taken again only when its last holder has ended, as a pod's container is started again.
+    command.env("POD_NAME", &seat.name).env("POD_UID", format!("seat-{}", seat.name));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     Ok(Command::from(command).kill_on_drop(true).spawn()?)
 }
 

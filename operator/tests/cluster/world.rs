@@ -108,6 +108,7 @@ impl World {
             class: "default".into(),
             lease_namespace: NAMESPACE.into(),
             identity: format!("here-{}", self.numbers),
+            pod: None,
             metrics_address: None,
             failpoint: None,
         }
