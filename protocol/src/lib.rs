@@ -8,6 +8,7 @@
 //! * [`ledger`]: what the API server holds about the ownership of one process, and its only four transitions.
 //! * [`fence`]: the sidecar's durable record and what each command does to it.
 //! * [`handover`]: the operator's next effects for one process, from what it sees.
+//! * [`passage`]: which way a client's request goes at a sidecar.
 //! * [`wire`]: what operator and sidecars say to each other.
 //! * [`rules`]: the rules of the protocol by number.
 
@@ -16,5 +17,6 @@ pub mod fence;
 pub mod handover;
 pub mod id;
 pub mod ledger;
+pub mod passage;
 pub mod rules;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use processhub_protocol::id::Epoch;
+use processhub_protocol::passage::{Course, Passage, passage};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -126,6 +127,18 @@ pub struct Ticket {
     go: oneshot::Receiver<Way>,
 }
 
+impl Flow {
+    fn course(&self) -> Course {
+        match self {
+            Self::Standby => Course::Standby,
+            Self::Hold => Course::Hold,
+            Self::Serve(_) => Course::Serve,
+            Self::Forward(_) => Course::Forward,
+            Self::Closed => Course::Closed,
+        }
+    }
+}
+
 impl Hold {
     /// An empty queue in front of a pod that is in Standby.
     #[must_use]
@@ -206,17 +219,17 @@ impl Shared {
     }
 
     fn way(&self, inner: &Inner, forwarded: bool) -> Option<Way> {
-        match &inner.flow {
-            Flow::Standby if forwarded => None,
-            Flow::Standby => Some(Way::Refuse(Refused::NotServing)),
-            Flow::Hold => None,
-            Flow::Serve(epoch) => {
+        match (passage(inner.flow.course(), forwarded), &inner.flow) {
+            (Passage::Serve, Flow::Serve(epoch)) => {
                 inner.period.in_flight.send_modify(|count| *count += 1);
                 Some(Way::Serve(Permit { period: Arc::clone(&inner.period), epoch: *epoch }))
             }
-            Flow::Forward(_) if forwarded => Some(Way::Refuse(Refused::ForwardedOnce)),
-            Flow::Forward(successor) => Some(Way::Forward(successor.clone())),
-            Flow::Closed => Some(Way::Refuse(Refused::Stopping)),
+            (Passage::Forward, Flow::Forward(successor)) => Some(Way::Forward(successor.clone())),
+            (Passage::NotServing, _) => Some(Way::Refuse(Refused::NotServing)),
+            (Passage::ForwardedOnce, _) => Some(Way::Refuse(Refused::ForwardedOnce)),
+            (Passage::Stopping, _) => Some(Way::Refuse(Refused::Stopping)),
+            // One that goes somewhere has a course that says where.
+            (Passage::Wait | Passage::Serve | Passage::Forward, _) => None,
         }
     }
 }

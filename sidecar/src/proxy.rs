@@ -16,6 +16,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use processhub_protocol::passage::follows;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -248,7 +249,7 @@ impl Sidecar {
     /// Whether a successor's word of its own successor is to be believed: forwarding goes only upwards. Where one is
     /// followed again and again, the deadline ends it.
     fn follows(&self, onward: &Onward) -> bool {
-        self.succeeded_by().is_some_and(|(epoch, _)| onward.epoch > epoch)
+        self.succeeded_by().is_some_and(|(epoch, _)| follows(epoch, onward.epoch))
     }
 
     fn turn_away(&self, refused: Refused) -> Response<Body> {

@@ -32,6 +32,8 @@
 //! What this does not cover: bytes (a state is the set of writes in it), clocks (a time-out may come at any moment, a grant
 //! is fresh or of another boot; milliseconds are covered by the fence's own tests), and take-over by lease.
 //!
+//! That no request is forwarded twice, nor executed twice, is the matter of a second, small model ([`requests`]).
+//!
 //! Two reductions are made, both sound: a message that every future record of its addressee refuses is forgotten (a
 //! durable floor never sinks), and the slot of a pod that is gone is used again once nothing names that pod. Pods are seen
 //! by a live read, which no decision but reading again distinguishes from a cached one.
@@ -49,6 +51,7 @@ pub mod model;
 pub mod names;
 pub mod operator;
 pub mod promise;
+pub mod requests;
 pub mod run;
 pub mod scenario;
 pub mod sidecar;

@@ -1,11 +1,13 @@
 //! `cargo xtask model`: explores the shipped state machines and prints what it found.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 use processhub_model::explore::Outcome;
 use processhub_model::run::{self, Job};
-use processhub_model::scenario;
+use processhub_model::{requests, scenario};
+use processhub_protocol::rules::{self, Rule};
 
 /// Explores the hand-over protocol exhaustively, from the shipped state machines, and refutes every variant that lacks
 /// a rule.
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
         all.1 += outcome.transitions;
         show(job, outcome, arguments.brief && job.without.is_some());
     });
+    if arguments.scenario.is_none() {
+        as_meant &= requests(None, arguments.brief, &mut all);
+        as_meant &= requests(Some(Rule::ForwardUpwards), arguments.brief, &mut all);
+    }
     println!(
         "{} states, {} transitions: {}",
         all.0,
@@ -55,6 +61,33 @@ fn main() -> ExitCode {
         if as_meant { "all as meant" } else { "NOT as meant" }
     );
     if as_meant { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The model of one request; whether it came out as meant.
+fn requests(without: Option<Rule>, brief: bool, all: &mut (usize, usize)) -> bool {
+    let began = Instant::now();
+    let (outcome, name) = match without {
+        None => (requests::explore(), "one request through four incarnations".to_owned()),
+        Some(rule) => {
+            let name = format!("without rule {} ({rule:?}): one request", rule as u8);
+            (rules::without(rule, requests::explore), name)
+        }
+    };
+    all.0 += outcome.states;
+    all.1 += outcome.transitions;
+    let verdict = match (&outcome.refuted, without) {
+        (None, None) => "holds",
+        (None, Some(_)) => "NOT refuted",
+        (Some(_), None) => "BROKEN",
+        (Some(_), Some(_)) => "refuted, as meant",
+    };
+    let (states, transitions, seconds) = (outcome.states, outcome.transitions, began.elapsed().as_secs_f64());
+    println!("{name:<58} {states:>10} {transitions:>12} {:>6} {seconds:>9.1}  {verdict}", "");
+    if let Some((broken, trace)) = outcome.refuted.as_ref().filter(|_| !(brief && without.is_some())) {
+        trace.iter().enumerate().for_each(|(at, step)| println!("    {:>3}. {step}", at + 1));
+        println!("    BROKEN: {broken:?}");
+    }
+    outcome.refuted.is_some() == without.is_some()
 }
 
 fn show(job: &Job, outcome: &Outcome, brief: bool) {

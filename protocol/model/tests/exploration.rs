@@ -2,9 +2,10 @@
 
 use processhub_model::explore::Outcome;
 use processhub_model::model::Config;
+use processhub_model::requests::{self, Broken};
 use processhub_model::run::{self, Job};
 use processhub_model::scenario;
-use processhub_protocol::rules::Rule;
+use processhub_protocol::rules::{self, Rule};
 
 fn told(outcome: &Outcome) -> String {
     let trace = outcome.refuted.as_ref().map_or_else(String::new, |refuted| refuted.trace.join("\n  "));
@@ -50,6 +51,21 @@ fn with_its_rule_each_of_those_configurations_holds() {
         assert!(outcome.refuted.is_none(), "{}", told(outcome));
         assert_eq!(outcome.cut, 0, "{}", outcome.name);
     });
+}
+
+#[test]
+fn no_request_is_forwarded_or_executed_twice_or_waits_for_ever() {
+    let outcome = requests::explore();
+    assert_eq!(outcome.refuted, None);
+    assert!(outcome.states > 1_000, "{} states: nothing was explored", outcome.states);
+}
+
+#[test]
+fn without_its_rule_a_request_is_forwarded_twice() {
+    let refuted = rules::without(Rule::ForwardUpwards, requests::explore).refuted;
+    let (broken, trace) = refuted.expect("nothing is broken");
+    assert_eq!(broken, Broken::ForwardedTwice);
+    assert!(trace.len() > 3, "the way there is told: {trace:?}");
 }
 
 #[test]
