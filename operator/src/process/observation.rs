@@ -259,9 +259,11 @@ impl Observation {
         let report = self.target().and_then(|target| self.reports.get(&target.facts.uid));
         report.is_some_and(|report| match report.role {
             Role::Standby => matches!(report.worker.state, WorkerState::Standby | WorkerState::Gated),
-            Role::Delivered { .. } | Role::Active { .. } | Role::Frozen { .. } | Role::Forwarding { .. } => {
-                true
-            }
+            Role::Delivered { .. }
+            | Role::Active { .. }
+            | Role::Frozen { .. }
+            | Role::Forwarding { .. }
+            | Role::Retired { .. } => true,
         })
     }
 
