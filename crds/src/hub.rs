@@ -235,7 +235,7 @@ pub struct Migration {
     /// How long, at least, the old pod stays to forward stragglers.
     #[schemars(range(min = 2000, max = 600_000))]
     pub retention_milliseconds: u64,
-    /// How many processes of the hub may move at once.
+    /// How many processes of the hub may move at once. A process whose pod is going to be killed waits for nobody.
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent: u32,
     /// How many of them may leave or enter one node.

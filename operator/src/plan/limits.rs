@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use processhub_crds::MigrationTrigger;
 use processhub_protocol::ledger::Kind;
 
 use crate::assignments::{Moving, MovingPhase};
@@ -39,65 +38,39 @@ pub enum Blocked {
     },
 }
 
-/// A place that can come free for a move that cannot wait.
-struct Place<'a> {
-    name: &'a str,
-    from: Option<&'a str>,
-    to: &'a str,
-    use_: Use,
-}
-
-/// What becomes of a place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
-    /// Its move is merely for the balance and could be given up.
-    Balance,
-    /// Its move is to be given up now.
-    Withdrawn,
-    /// Its move is being undone: it comes free by itself.
-    Ending,
-    /// As `Ending`, and somebody waits for it.
-    Claimed,
-}
-
 /// The places that are taken.
 pub struct Limits<'a> {
     hub: u32,
     node: u32,
     in_hub: u32,
     at: BTreeMap<&'a str, u32>,
-    places: Vec<Place<'a>>,
 }
 
 impl<'a> Limits<'a> {
     /// Nothing is taken yet.
     #[must_use]
     pub fn new(hub: u32, node: u32) -> Self {
-        Self { hub, node, in_hub: 0, at: BTreeMap::new(), places: Vec::new() }
+        Self { hub, node, in_hub: 0, at: BTreeMap::new() }
     }
 
     /// Counts a move that is under way. First starts and recoveries have no limits and count against none; a committed
-    /// move no longer burdens its nodes. `presses`: the process has to leave by now, whatever the move began for.
-    pub fn count(&mut self, name: &'a str, moving: &'a Moving, presses: bool) {
+    /// move no longer burdens its nodes.
+    pub fn count(&mut self, moving: &'a Moving) {
         match moving.kind {
             Kind::Start | Kind::Recover => return,
             Kind::HotSwap | Kind::ColdSwap => {}
         }
-        self.in_hub += 1;
-        let (from, to) = (moving.from.as_deref(), moving.to.as_str());
-        let use_ = match moving.phase {
-            MovingPhase::Committed => return,
-            MovingPhase::Prepared if moving.trigger == MigrationTrigger::Rebalance && !presses => {
-                Some(Use::Balance)
+        match moving.phase {
+            MovingPhase::Committed => self.in_hub += 1,
+            MovingPhase::Prepared | MovingPhase::Frozen | MovingPhase::Aborted => {
+                self.occupy(Travel { from: moving.from.as_deref(), to: &moving.to });
             }
-            MovingPhase::Prepared | MovingPhase::Frozen => None,
-            MovingPhase::Aborted => Some(Use::Ending),
-        };
-        self.occupy(Travel { from, to });
-        self.places.extend(use_.map(|use_| Place { name, from, to, use_ }));
+        }
     }
 
-    fn occupy(&mut self, travel: Travel<'a>) {
+    /// Takes a place for a move, whether there is one or not.
+    pub fn occupy(&mut self, travel: Travel<'a>) {
+        self.in_hub += 1;
         for node in travel.nodes() {
             *self.at.entry(node).or_default() += 1;
         }
@@ -116,31 +89,7 @@ impl<'a> Limits<'a> {
                 return Err(Blocked::Node { node: node.to_owned(), limit: self.node });
             }
         }
-        self.in_hub += 1;
         self.occupy(travel);
         Ok(())
-    }
-
-    /// Sees to it that a place comes free for a move that cannot wait: one whose move ends anyway, or else one whose
-    /// move is merely for the balance.
-    pub fn make_way(&mut self, blocked: &Blocked) {
-        for (from, to) in [(Use::Ending, Use::Claimed), (Use::Balance, Use::Withdrawn)] {
-            let helps = |place: &&mut Place<'_>| {
-                place.use_ == from
-                    && match blocked {
-                        Blocked::Hub { .. } => true,
-                        Blocked::Node { node, .. } => place.from == Some(node) || place.to == node,
-                    }
-            };
-            if let Some(place) = self.places.iter_mut().find(helps) {
-                place.use_ = to;
-                return;
-            }
-        }
-    }
-
-    /// The moves to give up, by process.
-    pub fn withdrawn(&self) -> impl Iterator<Item = &'a str> {
-        self.places.iter().filter(|place| place.use_ == Use::Withdrawn).map(|place| place.name)
     }
 }

@@ -93,10 +93,17 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
         if stays && facts.owner == OwnerState::Serving {
             defects.push(Defect::Nowhere(name.clone()));
         }
-        if matches!(facts.owner, OwnerState::Serving | OwnerState::Leaving { .. })
-            && !super::moves::is_stuck(&inputs.hub, facts)
-        {
-            load.begins(facts.node.as_deref(), &go.node);
+        match facts.owner {
+            // A pod that is killed at a deadline waits for no limit.
+            OwnerState::Leaving { .. } => load.hurries(facts.node.as_deref(), &go.node),
+            OwnerState::Serving if !super::moves::is_stuck(&inputs.hub, facts) => {
+                load.begins(facts.node.as_deref(), &go.node);
+            }
+            OwnerState::None
+            | OwnerState::Dead
+            | OwnerState::Serving
+            | OwnerState::NotServing
+            | OwnerState::Unreachable => {}
         }
     }
     load.judge(inputs, &mut defects);
@@ -123,6 +130,11 @@ impl<'a> Load<'a> {
         if moving.phase != MovingPhase::Committed {
             self.touch(moving.from.as_deref(), &moving.to);
         }
+    }
+
+    fn hurries(&mut self, from: Option<&'a str>, to: &'a str) {
+        self.hub += 1;
+        self.touch(from, to);
     }
 
     fn begins(&mut self, from: Option<&'a str>, to: &'a str) {

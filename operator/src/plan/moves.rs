@@ -22,8 +22,8 @@ pub enum Rank {
     Recover,
     /// There is no owner yet. No limit holds it up.
     Start,
-    /// The owner's pod is killed at this time (milliseconds).
-    Leaving(u64),
+    /// The owner's pod is killed at a deadline, with all that it has not handed over. No limit holds it up.
+    Leaving,
     /// A person wishes it.
     Wish,
     /// The object names another node.
@@ -33,17 +33,21 @@ pub enum Rank {
 }
 
 impl Rank {
-    /// Whether it goes on while the hub is paused, not accepted, or short of members.
+    /// Whether it goes on while the hub is paused, not accepted, or short of members, and whatever the limits say.
     #[must_use]
     pub fn presses(self) -> bool {
         match self {
-            Self::Recover | Self::Start | Self::Leaving(_) => true,
+            Self::Recover | Self::Start | Self::Leaving => true,
             Self::Wish | Self::Pin | Self::Rebalance => false,
         }
     }
 
-    fn is_limited(self) -> bool {
-        !matches!(self, Self::Recover | Self::Start)
+    /// Whether it takes a place that moves without a deadline then have to do without.
+    fn takes_place(self) -> bool {
+        match self {
+            Self::Recover | Self::Start => false,
+            Self::Leaving | Self::Wish | Self::Pin | Self::Rebalance => true,
+        }
     }
 }
 
@@ -94,8 +98,7 @@ pub fn moves(
     for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
         if let Some(moving) = &facts.moving {
-            let presses = matches!(facts.owner, OwnerState::Leaving { .. } | OwnerState::Dead);
-            limits.count(name, moving, presses);
+            limits.count(moving);
         }
         if inputs.hub.deleting {
             continue;
@@ -115,19 +118,20 @@ pub fn moves(
     }
     candidates.sort_by_key(|candidate: &Candidate<'_>| (candidate.rank, candidate.name));
     permit(candidates, &mut limits, &mut result);
-    for name in limits.withdrawn() {
-        let assignment = result.assignments.entry(name.to_owned()).or_default();
-        if assignment.give_up.is_none() {
-            assignment.give_up = Some(AbortReason::Withdrawn);
-            result.withdrawn.push(name.to_owned());
-        }
-    }
     result
 }
 
 fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &mut Moves) {
     for Candidate { rank, name, go, travel, stuck } in candidates {
-        let blocked = if stuck || !rank.is_limited() { None } else { limits.take(travel).err() };
+        let blocked = if stuck || !rank.takes_place() {
+            None
+        } else if rank.presses() {
+            // What waits here until its pod is killed is lost.
+            limits.occupy(travel);
+            None
+        } else {
+            limits.take(travel).err()
+        };
         let assignment = result.assignments.entry(name.to_owned()).or_default();
         match blocked {
             None => {
@@ -135,9 +139,6 @@ fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &
                 result.permitted.push(name.to_owned());
             }
             Some(blocked) => {
-                if rank.presses() {
-                    limits.make_way(&blocked);
-                }
                 assignment.held = Some(deferred(&blocked));
                 result.limited.push(name.to_owned());
             }
@@ -256,7 +257,7 @@ impl<'a> Step<'a> {
         match self.facts.owner {
             OwnerState::None => Some((Rank::Start, MigrationTrigger::Start)),
             OwnerState::Dead => Some((Rank::Recover, recovery(self.fitness, self.facts))),
-            OwnerState::Leaving { until } => {
+            OwnerState::Leaving { until: _ } => {
                 let at = self.facts.node.as_deref().and_then(|node| self.fitness.get(node));
                 let trigger = match at {
                     // Where it goes is a person's word, and there it stays.
@@ -264,7 +265,7 @@ impl<'a> Step<'a> {
                     Some(Fitness::Cordoned) => MigrationTrigger::Drain,
                     _ => MigrationTrigger::PodDeleted,
                 };
-                Some((Rank::Leaving(as_milliseconds(until)), trigger))
+                Some((Rank::Leaving, trigger))
             }
             OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
                 elsewhere.then_some(match by {
@@ -314,7 +315,7 @@ impl<'a> Step<'a> {
             // A wish is one attempt: one that stands after a failure was made anew.
             Rank::Wish => true,
             Rank::Pin => failed.to != node,
-            Rank::Recover | Rank::Start | Rank::Leaving(_) | Rank::Rebalance => false,
+            Rank::Recover | Rank::Start | Rank::Leaving | Rank::Rebalance => false,
         };
         let until = backoff::until(failed, rank.presses());
         let now = as_milliseconds(self.inputs.now);
@@ -335,7 +336,7 @@ impl<'a> Step<'a> {
     /// Whether the hand-over can begin at all: an owner that does not answer hands nothing over.
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
-            Rank::Recover | Rank::Start | Rank::Leaving(_) => true,
+            Rank::Recover | Rank::Start | Rank::Leaving => true,
             Rank::Wish | Rank::Pin | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
         }
     }

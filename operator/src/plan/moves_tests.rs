@@ -67,18 +67,6 @@ fn pauses_of_hub_and_process_hold_back_what_need_not_move() {
 }
 
 #[test]
-fn who_is_killed_first_goes_first() {
-    let mut inputs = inputs(2, &["n1", "n2"]);
-    let until = |seconds| OwnerState::Leaving { until: Timestamp::from_second(seconds).unwrap() };
-    inputs.serving("cart-0", "n1").owner = until(60);
-    inputs.serving("cart-1", "n1").owner = until(30);
-    inputs.nodes.get_mut("n1").unwrap().unschedulable = true;
-    let plan = plan(&inputs).0;
-    assert_eq!(go_of(&plan, "cart-1"), Some(("n2".into(), MigrationTrigger::Drain)));
-    assert_eq!(held(&plan, "cart-0"), ProcessReason::Deferred);
-}
-
-#[test]
 fn an_owner_that_cannot_be_reached_takes_no_place_from_others() {
     let mut inputs = unbalanced();
     let mover = mover(&inputs);
@@ -270,21 +258,22 @@ fn a_hub_that_is_being_deleted_begins_nothing() {
 }
 
 #[test]
-fn urgent_moves_make_way_for_themselves_and_not_at_their_own_expense() {
-    let mut inputs = inputs(3, &["n1", "n2", "n3"]);
+fn who_is_killed_at_a_deadline_waits_for_no_limit_and_others_wait_for_him() {
+    let mut inputs = inputs(4, &["n1", "n2", "n3"]);
     let until = Timestamp::from_second(60).unwrap();
     inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n3", MovingPhase::Prepared));
-    inputs.serving("cart-1", "n2").owner = OwnerState::Leaving { until };
-    inputs.serving("cart-2", "n3");
-    let withdrawn = plan(&inputs).0;
-    assert_eq!(assignment(&withdrawn, "cart-0").give_up, Some(AbortReason::Withdrawn));
-    // A move for the balance whose source has to go by now is as urgent as any.
-    inputs.facts("cart-0").owner = OwnerState::Leaving { until };
-    assert_eq!(assignment(&plan(&inputs).0, "cart-0").give_up, None);
-    // One that ends anyway is waited for.
-    inputs.facts("cart-0").owner = OwnerState::Serving;
-    inputs.facts("cart-0").moving = Some(moving("n1", "n3", MovingPhase::Aborted));
-    assert_eq!(plan(&inputs).1.moves.withdrawn, Vec::<String>::new());
+    for name in ["cart-1", "cart-2"] {
+        inputs.serving(name, "n2").owner = OwnerState::Leaving { until };
+    }
+    inputs.nodes.get_mut("n2").unwrap().unschedulable = true;
+    inputs.serving("cart-3", "n3").wish = Some("n1".into());
+    let plan = plan(&inputs).0;
+    assert_eq!(assignment(&plan, "cart-0").give_up, None);
+    for name in ["cart-1", "cart-2"] {
+        let (_, trigger) = go_of(&plan, name).expect("it waits while its grace period runs");
+        assert_eq!(trigger, MigrationTrigger::Drain);
+    }
+    assert_eq!(held(&plan, "cart-3"), ProcessReason::Deferred);
 }
 
 #[test]

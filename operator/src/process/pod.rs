@@ -30,9 +30,13 @@ const STATE_PATH: &str = "/var/lib/processhub";
 const CONTRACT: &str = "127.0.0.1:9700";
 /// What a template without a grace period has.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
-/// The least that an urgent move may take beside what the hub's own time-outs allow: a pod's start, and a crash of the
-/// leader. A template that gives its pods less time to end does not mean that their state may be lost.
-const HOOK_RESERVE: Duration = Duration::from_secs(30);
+/// How long an urgent move may take beside what the hub's own time-outs allow, where the template does not say how long a
+/// pod may take to end: a drained node's processes all start elsewhere at once, where their image may have to be pulled
+/// first. Nothing waits for the end of it: a pod ends as soon as it has handed over.
+const HOOK_RESERVE: Duration = Duration::from_secs(300);
+/// The least of it: a pod's start, and a crash of the leader. A template that gives its pods less time to end does not
+/// mean that their state may be lost.
+const LEAST_HOOK_RESERVE: Duration = Duration::from_secs(30);
 /// Failures of the start-up probe before the kubelet restarts the sidecar: a day, because a cold-swap target waits
 /// there for the source's end, and the operator's deadlines are shorter.
 const START_FAILURES: i32 = 86_400;
@@ -56,20 +60,25 @@ pub struct Blueprint<'a> {
     pub sidecar_image: &'a str,
 }
 
-/// The grace period of the template: what its author gives a worker to stop.
-fn worker_stop(hub: &ProcessHub) -> Duration {
+/// The grace period of the template.
+fn template_grace(hub: &ProcessHub) -> Option<Duration> {
     let own = hub.spec.template.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    own.and_then(|seconds| u64::try_from(seconds).ok()).map_or(DEFAULT_GRACE, Duration::from_secs)
+    own.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
+}
+
+/// What the template's author gives a worker to stop.
+fn worker_stop(hub: &ProcessHub) -> Duration {
+    template_grace(hub).unwrap_or(DEFAULT_GRACE)
 }
 
 /// The longest that the worker's end may wait for an urgent move: the hub's own time-outs, and as long as the template
-/// gives a pod to end, but at least 30 s.
+/// gives a pod to end, but at least 30 s; five minutes, if it does not say.
 #[must_use]
 pub fn hook_bound(hub: &ProcessHub) -> Duration {
     let Migration { state_query_timeout_milliseconds, .. } = hub.spec.migration;
     let Worker { drain_timeout_milliseconds, .. } = hub.spec.worker;
     let own = Duration::from_millis(drain_timeout_milliseconds + 2 * state_query_timeout_milliseconds);
-    HOOK_RESERVE.max(worker_stop(hub)) + own
+    template_grace(hub).map_or(HOOK_RESERVE, |given| given.max(LEAST_HOOK_RESERVE)) + own
 }
 
 /// The pod's grace period: the longest that the hook may take, then the worker's own stop, then the retention.
@@ -401,7 +410,7 @@ pub(crate) mod tests {
     #[test]
     fn the_grace_period_holds_the_hook_the_workers_stop_and_the_retention() {
         let mut hub = hub();
-        assert_eq!(grace(&hub), Duration::from_secs(30 + 30 + 5 + 10 + 5));
+        assert_eq!(grace(&hub), Duration::from_secs(300 + 30 + 5 + 10 + 5));
         hub.spec.template.spec.as_mut().unwrap().termination_grace_period_seconds = Some(2);
         assert_eq!(
             build(&blueprint(&hub, &process())).spec.unwrap().termination_grace_period_seconds,
