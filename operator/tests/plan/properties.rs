@@ -88,7 +88,7 @@ fn happen(world: &mut World, event: &Event) {
         Event::Run(steps) => {
             for _ in 0..*steps {
                 world.plan();
-                assert!(world.under_way_at_once() <= world.inputs.hub.max_concurrent as usize);
+                assert!(world.limited_at_once() <= world.inputs.hub.max_concurrent as usize);
                 world.progress();
             }
         }

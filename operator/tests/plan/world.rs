@@ -1,6 +1,6 @@
 //! A cluster in which plans are carried out at once and moves go the way that moves go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::MigrationTrigger;
@@ -25,6 +25,8 @@ pub struct World {
     pub refusing: BTreeMap<String, String>,
     /// Most moves that were under way at once.
     pub busiest: usize,
+    /// The processes whose last move began because their pod is killed at a deadline.
+    hurried: BTreeSet<String>,
     /// Every move that was begun for the balance between nodes that are there, with process, source and target.
     pub rebalanced: Vec<(String, String, String)>,
 }
@@ -33,7 +35,14 @@ impl World {
     pub fn new(replicas: u32) -> Self {
         let hub = Hub { max_concurrent: 4, max_concurrent_per_node: 2, ..fixture::hub(replicas, &[]) };
         let inputs = Inputs { hub, ..fixture::inputs(replicas, &[]) };
-        Self { inputs, moved: 0, refusing: BTreeMap::new(), busiest: 0, rebalanced: Vec::new() }
+        Self {
+            inputs,
+            moved: 0,
+            refusing: BTreeMap::new(),
+            busiest: 0,
+            hurried: BTreeSet::new(),
+            rebalanced: Vec::new(),
+        }
     }
 
     pub fn add_node(&mut self, name: &str) {
@@ -145,6 +154,11 @@ impl World {
                 if let Some(from) = from.filter(|_| go.trigger == MigrationTrigger::Rebalance) {
                     self.rebalanced.push((name.clone(), from.clone(), go.node.clone()));
                 }
+                if matches!(facts.owner, OwnerState::Leaving { .. }) {
+                    self.hurried.insert(name.clone());
+                } else {
+                    self.hurried.remove(name);
+                }
                 facts.moving = Some(Moving {
                     kind,
                     trigger: go.trigger,
@@ -159,8 +173,18 @@ impl World {
 
     /// Moves that count against the limit of the hub.
     pub fn under_way_at_once(&self) -> usize {
-        let moving = self.inputs.processes.values().filter_map(|it| it.facts.as_ref()?.moving.as_ref());
-        moving.filter(|moving| matches!(moving.kind, Kind::HotSwap | Kind::ColdSwap)).count()
+        self.swaps().count()
+    }
+
+    /// Those of them that had to wait for it.
+    pub fn limited_at_once(&self) -> usize {
+        self.swaps().filter(|name| !self.hurried.contains(*name)).count()
+    }
+
+    fn swaps(&self) -> impl Iterator<Item = &String> {
+        let moving = |process: &Process| process.facts.as_ref()?.moving.as_ref().map(|moving| moving.kind);
+        let swaps = move |process: &Process| matches!(moving(process), Some(Kind::HotSwap | Kind::ColdSwap));
+        self.inputs.processes.iter().filter(move |(_, process)| swaps(process)).map(|(name, _)| name)
     }
 
     /// Takes every move one step further.
