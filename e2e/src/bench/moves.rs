@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kube::api::PostParams;
-use processhub_crds::HubProcess;
+use processhub_crds::{HubProcess, MigrationTrigger};
 use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,8 @@ use crate::trial::{HubOptions, Trial};
 
 /// How often the floor is measured.
 const SAMPLES: usize = 200;
+/// How many moves are made one after the other, with nothing else going on.
+const ALONE: u32 = 20;
 
 /// What is measured.
 #[derive(clap::Args, Clone, Debug)]
@@ -48,7 +50,10 @@ struct Row {
     /// From the moment at which the new node is Ready.
     join: u64,
     drain: u64,
+    /// Of the moves of the join and of the drain, many of which are under way at once.
     blackout: Percentiles,
+    /// Of moves by wish, one after the other.
+    alone: Percentiles,
     client_gap: Percentiles,
     acknowledged: u64,
     lost: u64,
@@ -94,13 +99,14 @@ pub async fn run(options: Options) -> Result<()> {
 
 async fn measure(site: &Site, options: &Options) -> Result<Summary> {
     println!(
-        "{:>9} {:>10} {:>6} {:>8} {:>8}  {:>17}  {:>17} {:>8} {:>5} {:>6} {:>11}",
+        "{:>9} {:>10} {:>6} {:>8} {:>8}  {:>17}  {:>17}  {:>17} {:>8} {:>5} {:>6} {:>11}",
         "processes",
         "state",
         "moves",
         "join s",
         "drain s",
         "blackout p50/p99",
+        "alone p50/p99",
         "gap p50/p99",
         "acked",
         "lost",
@@ -119,7 +125,8 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
             }
             let row = one(site, trial, processes, state_size).await?;
             println!(
-                "{:>9} {:>10} {:>6} {:>8.1} {:>8.1}  {:>8.1}/{:>8.1}  {:>8.1}/{:>8.1} {:>8} {:>5} {:>6} {:>11.2}",
+                "{:>9} {:>10} {:>6} {:>8.1} {:>8.1}  {:>8.1}/{:>8.1}  {:>8.1}/{:>8.1}  {:>8.1}/{:>8.1} {:>8} {:>5} {:>6} \
+                 {:>11.2}",
                 row.processes,
                 row.state_size,
                 row.moves,
@@ -127,6 +134,8 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
                 row.drain as f64 / 1000.0,
                 row.blackout.p50,
                 row.blackout.p99,
+                row.alone.p50,
+                row.alone.p99,
                 row.client_gap.p50,
                 row.client_gap.p99,
                 row.acknowledged,
@@ -160,18 +169,31 @@ async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> 
     site.drain(&joined).await?;
     trial.settled().await?;
     let drain = began.elapsed();
+    for index in 0..processes.min(ALONE) {
+        let process = format!("{}-{index}", trial.namespace());
+        let epoch = trial.epoch(&process).await?;
+        trial.wish_away(&process).await?;
+        trial.swap_ended(&process, epoch).await?;
+    }
+    trial.settled().await?;
     let writes = site.writes_since(mark)?;
     let writes = writes.iter().filter(|write| write.is_of_a_move(trial.namespace())).count();
     let verdict = trial.finish().await?;
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let moves = verdict.moves.iter().filter(|moved| moved.is_swap()).count();
+    let blackouts = |alone: bool| {
+        let of = verdict.moves.iter().filter(|moved| moved.is_swap());
+        let of = of.filter(|moved| (moved.trigger == MigrationTrigger::Wish) == alone);
+        Percentiles::of(of.filter_map(|moved| Some(moved.blackout? as f64)).collect())
+    };
     Ok(Row {
         processes,
         state_size,
         moves,
         join: milliseconds(join),
         drain: milliseconds(drain),
-        blackout: verdict.blackout(),
+        blackout: blackouts(false),
+        alone: blackouts(true),
         client_gap: verdict.client_gap(),
         acknowledged: verdict.account.acknowledged,
         lost: verdict.account.lost,
