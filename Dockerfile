@@ -13,10 +13,11 @@ WORKDIR /src
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
-      --package processhub-operator --package processhub-sidecar --package counter --package processhub-e2e \
-      --bin processhub-operator --bin processhub-sidecar --bin counter --bin processhub-load \
+      --package processhub-operator --package processhub-sidecar --package processhub-adapter --package counter \
+      --package processhub-e2e \
+      --bin processhub-operator --bin processhub-sidecar --bin processhub-adapter --bin counter --bin processhub-load \
  && mkdir /out \
- && for name in processhub-operator processhub-sidecar counter processhub-load; do \
+ && for name in processhub-operator processhub-sidecar processhub-adapter counter processhub-load; do \
       cp /target/*/release/"$name" /out/; done
 
 FROM scratch AS prebuilt
@@ -34,6 +35,11 @@ FROM scratch AS sidecar
 COPY --from=binaries /out/processhub-sidecar /processhub-sidecar
 USER 65532:65532
 ENTRYPOINT ["/processhub-sidecar"]
+
+FROM scratch AS adapter
+COPY --from=binaries /out/processhub-adapter /processhub-adapter
+USER 65532:65532
+ENTRYPOINT ["/processhub-adapter"]
 
 FROM scratch AS counter
 COPY --from=binaries /out/counter /counter
