@@ -64,7 +64,7 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         summary.skip("clusters: --quick");
         return Ok(());
     }
-    summary.step("scenarios on the embedded cluster", scenarios("embedded", false))?;
+    summary.step("scenarios on the embedded cluster", scenarios("embedded", arguments.full))?;
     if let Some(why) = local_cluster_impossible() {
         summary.skip(&format!("local cluster: {why}"));
         return Ok(());
@@ -86,7 +86,10 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
 fn scenarios(cluster: &str, full: bool) -> Command {
     let mut tests =
         cargo(["test", "--package", "processhub-e2e", "--test", "scenarios", "--", "--nocapture"]);
-    tests.args(full.then_some("--include-ignored")).env(CLUSTER_TESTS, cluster);
+    tests.env(CLUSTER_TESTS, cluster);
+    if full {
+        tests.arg("--include-ignored").env("PROCESSHUB_SCENARIO_PROCESSES", "1000");
+    }
     tests
 }
 

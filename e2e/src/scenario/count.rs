@@ -1,22 +1,28 @@
 //! Many processes.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Finding;
 use crate::site::Site;
 use crate::trial::{HubOptions, Trial};
 
-/// How many: each has a sidecar and a worker of its own.
-const COUNT: u32 = 200;
+/// How many in the usual run: each has a sidecar and a worker of its own.
+const USUAL: u32 = 200;
+/// Says how many otherwise.
+const COUNT: &str = "PROCESSHUB_SCENARIO_PROCESSES";
 /// How many of them have clients.
 const DRIVEN: u32 = 40;
 
 /// A hub of many real sidecars over real sockets is rebalanced once, onto a node that joins.
 pub(super) async fn many_processes_are_rebalanced(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "count", HubOptions::of("count", COUNT).driven(DRIVEN), None).await?;
+    let count = match std::env::var(COUNT) {
+        Ok(count) => count.parse().with_context(|| format!("{COUNT}={count} is not a number of processes"))?,
+        Err(_) => USUAL,
+    };
+    let trial = Trial::begin(site, "count", HubOptions::of("count", count).driven(DRIVEN), None).await?;
     let began = tokio::time::Instant::now();
     let joined = site.join().await?;
-    let share = COUNT as usize / 4;
+    let share = count as usize / 4;
     trial.owned_at_least(&[joined], share).await?;
     trial.settled().await?;
     let took = began.elapsed();
@@ -24,5 +30,5 @@ pub(super) async fn many_processes_are_rebalanced(site: &Site) -> Result<Finding
     ensure!(swaps.len() == share, "{} moves for a share of {share}", swaps.len());
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
-    Ok(format!("{COUNT} processes, {} moves in {:.1} s; {}", swaps.len(), took.as_secs_f64(), verdict.line()))
+    Ok(format!("{count} processes, {} moves in {:.1} s; {}", swaps.len(), took.as_secs_f64(), verdict.line()))
 }
