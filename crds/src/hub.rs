@@ -133,11 +133,13 @@ pub struct Worker {
     /// The port of the process: clients use it, and the worker listens on it on its loopback address.
     #[schemars(range(min = 1, max = 65_535))]
     pub port: u16,
+    /// What the worker speaks with its clients.
+    pub protocol: Protocol,
     /// How clients find a process.
     pub service: ServiceKind,
     /// How much is held while a process moves.
     pub hold: Hold,
-    /// How long requests that are under way at the freeze may take to end.
+    /// How long requests that are under way at the freeze, or connections that are being closed, may take to end.
     #[schemars(range(min = 0, max = 600_000))]
     pub drain_timeout_milliseconds: u64,
 }
@@ -146,6 +148,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             port: 8080,
+            protocol: Protocol::default(),
             service: ServiceKind::default(),
             hold: Hold::default(),
             drain_timeout_milliseconds: 5000,
@@ -171,6 +174,19 @@ pub struct Hold {
 impl Default for Hold {
     fn default() -> Self {
         Self { requests: 256, bytes: 8_388_608, milliseconds: 10_000 }
+    }
+}
+
+vocabulary! {
+    /// What the worker speaks with its clients.
+    #[derive(Default)]
+    Protocol {
+        /// HTTP/1.1. While a process moves, requests wait and are answered by its new owner.
+        #[default]
+        HTTP = "HTTP",
+        /// Anything over TCP. While a process moves, new connections wait; established ones are closed in an orderly way,
+        /// and clients connect again.
+        TCP = "TCP",
     }
 }
 

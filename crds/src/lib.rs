@@ -25,8 +25,8 @@ pub mod vocabulary;
 
 pub use hub::{
     Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members, Migration, MigrationStrategy,
-    ProcessHub, ProcessHubSpec, ProcessHubStatus, Redundancy, RedundancyStrategy, ServiceKind, StaticProcess,
-    Worker,
+    ProcessHub, ProcessHubSpec, ProcessHubStatus, Protocol, Redundancy, RedundancyStrategy, ServiceKind,
+    StaticProcess, Worker,
 };
 pub use migration::{
     ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,

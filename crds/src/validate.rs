@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLICAS, RESERVED_PORTS};
 use crate::vocabulary::HubReason;
 use crate::{
-    DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub, ProcessHubSpec,
+    DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, Protocol,
     RedundancyStrategy, ServiceKind, StaticProcess, Worker, rules,
 };
 
@@ -135,6 +135,8 @@ pub struct ValidatedProcess {
 pub struct WorkerConfig {
     /// The port of the process; none of ours.
     pub port: u16,
+    /// What the worker speaks with its clients.
+    pub protocol: Protocol,
     /// How clients find a process.
     pub service: ServiceKind,
     /// Most requests that are held.
@@ -317,9 +319,10 @@ fn check_config(field: &str, config: &BTreeMap<String, Value>, errors: &mut Vec<
 }
 
 fn worker_config(worker: &Worker) -> WorkerConfig {
-    let Worker { port, service, hold, drain_timeout_milliseconds } = worker;
+    let Worker { port, protocol, service, hold, drain_timeout_milliseconds } = worker;
     WorkerConfig {
         port: *port,
+        protocol: *protocol,
         service: *service,
         hold_requests: hold.requests,
         hold_bytes: hold.bytes,

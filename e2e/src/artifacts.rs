@@ -12,15 +12,17 @@ const BINARIES: &str = "PROCESSHUB_BINARIES";
 pub const OPERATOR_IMAGE: &str = "localhost/processhub-operator:dev";
 /// Image of the sidecar.
 pub const SIDECAR_IMAGE: &str = "localhost/processhub-sidecar:dev";
+/// Image of the adapter.
+pub const ADAPTER_IMAGE: &str = "localhost/processhub-adapter:dev";
 /// Image of the example worker.
 pub const COUNTER_IMAGE: &str = "localhost/processhub-counter:dev";
-
 /// Image of the clients.
 pub const CLIENTS_IMAGE: &str = "localhost/processhub-clients:dev";
 /// Targets of the Dockerfile and how their images are tagged.
-const IMAGES: [(&str, &str); 4] = [
+const IMAGES: [(&str, &str); 5] = [
     ("operator", OPERATOR_IMAGE),
     ("sidecar", SIDECAR_IMAGE),
+    ("adapter", ADAPTER_IMAGE),
     ("counter", COUNTER_IMAGE),
     ("clients", CLIENTS_IMAGE),
 ];
@@ -99,13 +101,21 @@ impl Binaries {
             Profile::Release => "release",
         };
         let host = host_triple()?;
-        println!("building operator, sidecar, example worker and clients (profile {profile})");
+        println!("building operator, sidecar, adapter, example worker and clients (profile {profile})");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&root)
             .args(["build", "--locked", "--quiet", "--profile", profile, "--target", &host])
             .args(["--package", "processhub-operator", "--package", "processhub-sidecar"])
-            .args(["--package", "counter", "--package", "processhub-e2e", "--bins"]);
+            .args([
+                "--package",
+                "processhub-adapter",
+                "--package",
+                "counter",
+                "--package",
+                "processhub-e2e",
+                "--bins",
+            ]);
         if host.ends_with("linux-gnu") {
             let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host.to_uppercase().replace('-', "_"));
             cargo.env(variable, "-C target-feature=+crt-static");
@@ -137,7 +147,7 @@ impl Binaries {
         let context = self.dir.join("images");
         let prebuilt = context.join("bin");
         std::fs::create_dir_all(&prebuilt)?;
-        for name in ["processhub-operator", "processhub-sidecar", "counter", "processhub-load"] {
+        for name in ["processhub-operator", "processhub-sidecar", "processhub-adapter", "counter", "processhub-load"] {
             std::fs::copy(self.path(name), prebuilt.join(name)).with_context(|| format!("copy {name}"))?;
         }
         IMAGES

@@ -33,6 +33,8 @@ pub struct Config {
     pub worker_control: SocketAddr,
     /// Where the worker serves its clients.
     pub worker_listen: SocketAddr,
+    /// What it speaks with them.
+    pub protocol: Protocol,
     /// Whether the worker is not started before this pod is activated (cold swap).
     pub gated: bool,
     /// Folder of the record and the kept states; on a disk that survives restarts of the container.
@@ -45,6 +47,28 @@ pub struct Config {
     pub hook_bound: Duration,
     /// The hub's key.
     pub credentials: Credentials,
+}
+
+/// What a worker speaks with its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: requests are held and sent on one by one.
+    #[default]
+    Http,
+    /// Anything: connections are held and passed through.
+    Tcp,
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "HTTP" => Ok(Self::Http),
+            "TCP" => Ok(Self::Tcp),
+            _ => Err(()),
+        }
+    }
 }
 
 /// Bounds of what is held during a blackout. Beyond any of them a request is answered 503.
@@ -114,6 +138,7 @@ impl Config {
                 "an address and port",
                 SocketAddr::from(([127, 0, 0, 1], port)),
             )?,
+            protocol: read.parsed_or("PROCESSHUB_PROTOCOL", "HTTP or TCP", Protocol::default())?,
             gated: read.parsed_or("PROCESSHUB_GATED", "true or false", false)?,
             state_dir: read.parsed_or(
                 "PROCESSHUB_STATE_DIR",
@@ -207,12 +232,16 @@ mod tests {
         assert_eq!(config.worker_listen, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.hold, HoldLimits::default());
         assert!(!config.gated);
+        assert_eq!(config.protocol, Protocol::Http);
+        assert_eq!(Config::read(lookup(&[("PROCESSHUB_PROTOCOL", "TCP")])).unwrap().protocol, Protocol::Tcp);
     }
 
     #[test]
     fn a_bad_value_is_named_and_the_key_is_never_shown() {
         let error = Config::read(lookup(&[("PROCESSHUB_PORT", "70000")])).unwrap_err().to_string();
         assert!(error.contains("PROCESSHUB_PORT"), "{error}");
+        let error = Config::read(lookup(&[("PROCESSHUB_PROTOCOL", "tcp")])).unwrap_err().to_string();
+        assert!(error.contains("PROCESSHUB_PROTOCOL is not HTTP or TCP"), "{error}");
         let error = Config::read(lookup(&[("PROCESSHUB_KEY", "secret")])).unwrap_err().to_string();
         assert!(error.contains("PROCESSHUB_KEY") && !error.contains("secret"), "{error}");
         let error = Config::read(lookup(&[("PROCESSHUB_POD_UID", "")])).unwrap_err().to_string();

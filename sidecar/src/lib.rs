@@ -5,7 +5,7 @@
 //! * [`fence`]: the record on disk. What a command does to it is decided by [`processhub_protocol::fence`].
 //! * [`keeper`]: states on disk.
 //! * [`control`]: the endpoints of operator, peers and kubelet; [`commands`]: the commands' work.
-//! * [`proxy`]: the clients' way; [`hold`]: which way that is at present.
+//! * [`proxy`]: the clients' way, or [`tcp`] where the worker does not speak HTTP; [`hold`]: which way that is at present.
 //! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`], [`restore`]: doing it.
 //! * [`peer`], [`announce`]: what a sidecar asks of another one.
 //! * [`gate`]: probes and the worker's `preStop`; [`report`], [`metrics`]: what it says of itself.
@@ -44,5 +44,6 @@ pub mod restore;
 pub mod server;
 pub mod sidecar;
 pub mod supervise;
+pub mod tcp;
 pub mod verify;
 pub mod worker;

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, Span};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::control;
 use crate::net::{Listener, Net, Stream};
 use crate::sidecar::Sidecar;
@@ -57,7 +57,10 @@ impl Running {
         let running = Self { sidecar, closing, tasks, span };
         running.tasks.spawn(Arc::clone(&running.sidecar).supervise().instrument(running.span.clone()));
         running.tasks.spawn(Arc::clone(&running.sidecar).announce().instrument(running.span.clone()));
-        running.serve_clients(data);
+        match running.sidecar.config.protocol {
+            Protocol::Http => running.serve_clients(data),
+            Protocol::Tcp => running.serve_connections(data),
+        }
         running.serve_control(control);
         Ok(running)
     }
@@ -109,6 +112,12 @@ impl Running {
                 let _ = connection.await;
             }
         });
+    }
+
+    /// The flow itself ends connections, also when this sidecar does.
+    fn serve_connections(&self, listener: Box<dyn Listener>) {
+        let sidecar = Arc::clone(&self.sidecar);
+        self.accept(listener, CLIENTS, move |stream, _| Arc::clone(&sidecar).connection(stream));
     }
 
     fn serve_control(&self, listener: Box<dyn Listener>) {

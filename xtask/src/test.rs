@@ -65,6 +65,9 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         return Ok(());
     }
     summary.step("scenarios on the embedded cluster", scenarios("embedded", arguments.full))?;
+    let mut tests = cargo(["test", "--package", "processhub-e2e", "--test", "redis", "--", "--nocapture"]);
+    tests.env(CLUSTER_TESTS, "embedded");
+    summary.step("a Redis that moves, on the embedded cluster", tests)?;
     if let Some(why) = local_cluster_impossible() {
         summary.skip(&format!("local cluster: {why}"));
         return Ok(());

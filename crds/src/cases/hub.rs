@@ -25,7 +25,7 @@ pub(super) fn whole() -> Value {
             "spec": { "containers": [{ "name": "worker", "image": "shop/cart:1" }] },
         },
         "worker": {
-            "port": 8080, "service": "ClusterIP", "drainTimeoutMilliseconds": 5000,
+            "port": 8080, "protocol": "TCP", "service": "ClusterIP", "drainTimeoutMilliseconds": 5000,
             "hold": { "requests": 256, "bytes": 8_388_608, "milliseconds": 10_000 },
         },
         "members": { "nodeSelector": { "disk": "fast" } },

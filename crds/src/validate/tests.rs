@@ -46,6 +46,7 @@ fn a_small_hub_gets_the_defaults() {
         valid.worker,
         WorkerConfig {
             port: 8080,
+            protocol: Protocol::HTTP,
             service: ServiceKind::ClusterIP,
             hold_requests: 256,
             hold_bytes: 8_388_608,
@@ -75,7 +76,7 @@ fn what_was_given_is_kept() {
     let valid = validate(&hub(|object| {
         object["spec"]["className"] = json!("blue");
         object["spec"]["worker"] = json!({
-            "port": 9000, "service": "Headless", "drainTimeoutMilliseconds": 1,
+            "port": 9000, "protocol": "TCP", "service": "Headless", "drainTimeoutMilliseconds": 1,
             "hold": { "requests": 2, "bytes": 3, "milliseconds": 4 },
         });
         object["spec"]["members"] = json!({ "nodeSelector": { "disk": "fast" } });
@@ -91,6 +92,7 @@ fn what_was_given_is_kept() {
     assert_eq!(valid.class_name, "blue");
     assert_eq!(valid.worker.port, 9000);
     assert_eq!(valid.worker.service, ServiceKind::Headless);
+    assert_eq!(valid.worker.protocol, Protocol::TCP);
     assert_eq!((valid.worker.hold_requests, valid.worker.hold_bytes), (2, 3));
     assert_eq!(valid.worker.hold_time, Duration::from_millis(4));
     assert_eq!(valid.worker.drain_timeout, Duration::from_millis(1));

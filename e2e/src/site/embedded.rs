@@ -17,10 +17,15 @@ use rustix::process::Pid;
 use super::SYSTEM;
 use super::audit::{Mark, Write};
 use super::crew::{Recipe, Register};
-use crate::artifacts::{Binaries, COUNTER_IMAGE, SIDECAR_IMAGE};
+use crate::artifacts::{ADAPTER_IMAGE, Binaries, COUNTER_IMAGE, SIDECAR_IMAGE};
 
 /// Where operators' metrics may be.
 const PORTS: std::ops::Range<u16> = 19_715..19_999;
+
+/// Image of the example `redis`.
+const REDIS_IMAGE: &str = "docker.io/library/redis:7.2-bookworm";
+/// Where distributions put it.
+const REDIS_SERVER: &str = "/usr/bin/redis-server";
 
 /// An embedded cluster.
 pub(super) struct Embedded {
@@ -37,6 +42,9 @@ impl Embedded {
         let options = Options { keep_directory: true, pods_per_node: 254, ..Options::default() }
             .with_nodes(usize::from(nodes))
             .with_image(SIDECAR_IMAGE, ImageSpec::new(binaries.path("processhub-sidecar")))
+            .with_image(ADAPTER_IMAGE, ImageSpec::new(binaries.path("processhub-adapter")))
+            // What a person has installed on this machine stands for an image.
+            .with_image(REDIS_IMAGE, ImageSpec::new(REDIS_SERVER))
             .with_image(COUNTER_IMAGE, ImageSpec::new(binaries.path("counter")));
         let cluster = EmbeddedCluster::start(options).await?;
         let directory = cluster.directory().to_owned();

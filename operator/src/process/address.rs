@@ -7,12 +7,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use processhub_crds::vocabulary::label;
-use processhub_crds::{HubProcess, ProcessHub, ServiceKind};
+use processhub_crds::{HubProcess, ProcessHub, Protocol, ServiceKind};
 use processhub_protocol::ledger::PodRef;
 
 use crate::call::{self, CallError};
 
-const PORT_NAME: &str = "http";
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "processhub-operator");
 /// kube-proxy leaves the slices of headless Services alone when they say so.
@@ -51,6 +50,14 @@ pub async fn point(
     }
 }
 
+/// Service meshes take the protocol from it.
+fn port_name(hub: &ProcessHub) -> &'static str {
+    match hub.spec.worker.protocol {
+        Protocol::HTTP => "http",
+        Protocol::TCP => "tcp",
+    }
+}
+
 fn service(hub: &ProcessHub, process: &HubProcess) -> Service {
     let headless = hub.spec.worker.service == ServiceKind::Headless;
     let owner = if headless { hub.controller_owner_ref(&()) } else { process.controller_owner_ref(&()) };
@@ -66,7 +73,7 @@ fn service(hub: &ProcessHub, process: &HubProcess) -> Service {
         spec: Some(ServiceSpec {
             cluster_ip: headless.then(|| "None".to_owned()),
             ports: Some(vec![ServicePort {
-                name: Some(PORT_NAME.to_owned()),
+                name: Some(port_name(hub).to_owned()),
                 port,
                 target_port: Some(IntOrString::Int(port)),
                 ..ServicePort::default()
@@ -117,7 +124,7 @@ fn slice(hub: &ProcessHub, process: &HubProcess, pod: &PodRef, ip: &str) -> Endp
             ..Endpoint::default()
         }]),
         ports: Some(vec![EndpointPort {
-            name: Some(PORT_NAME.to_owned()),
+            name: Some(port_name(hub).to_owned()),
             port: Some(i32::from(hub.spec.worker.port)),
             protocol: Some("TCP".to_owned()),
             ..EndpointPort::default()
@@ -146,6 +153,15 @@ mod tests {
         assert_eq!(endpoint.addresses, ["10.0.0.2"]);
         assert_eq!(endpoint.target_ref.as_ref().unwrap().uid.as_deref(), Some("pod-18"));
         assert_eq!(endpoint.hostname, None);
+        assert_eq!(slice.ports.unwrap()[0].name.as_deref(), Some("http"));
+    }
+
+    #[test]
+    fn a_port_is_named_after_what_is_spoken_there() {
+        let mut hub = hub();
+        hub.spec.worker.protocol = Protocol::TCP;
+        let ports = service(&hub, &process()).spec.unwrap().ports.unwrap();
+        assert_eq!(ports[0].name.as_deref(), Some("tcp"));
     }
 
     #[test]

@@ -222,6 +222,7 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
         field("PROCESSHUB_POD_UID", "metadata.uid"),
         field("PROCESSHUB_POD_IP", "status.podIP"),
         value("PROCESSHUB_PORT", worker.port.to_string()),
+        value("PROCESSHUB_PROTOCOL", worker.protocol.as_str().to_owned()),
         value("PROCESSHUB_CONTROL_PORT", CONTROL_PORT.to_string()),
         value("PROCESSHUB_GATED", gated.to_string()),
         value("PROCESSHUB_STATE_DIR", STATE_PATH.to_owned()),

@@ -8,4 +8,5 @@ mod peer;
 mod process;
 mod restarts;
 mod support;
+mod tcp;
 mod traffic;

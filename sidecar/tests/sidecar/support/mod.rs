@@ -13,7 +13,7 @@ use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 use processhub_protocol::wire::{Addressee, Peer};
 use processhub_sidecar::auth::Credentials;
 use processhub_sidecar::clock::BootClock;
-use processhub_sidecar::config::{Config, HoldLimits};
+use processhub_sidecar::config::{Config, HoldLimits, Protocol};
 use processhub_sidecar::net::Tcp;
 use processhub_sidecar::server::Running;
 use tempfile::TempDir;
@@ -63,6 +63,7 @@ impl Pod {
             data: SocketAddr::new(address, PORT),
             worker_control: SocketAddr::new(inside, WORKER_CONTROL),
             worker_listen: SocketAddr::new(inside, PORT),
+            protocol: Protocol::Http,
             gated: false,
             state_dir: disk.path().join("state"),
             hold: HoldLimits::default(),
