@@ -9,9 +9,12 @@ mod call;
 mod capture;
 mod epochs;
 mod import;
+mod live;
+mod optional;
 mod process;
 mod report;
 mod standby;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -84,6 +87,27 @@ pub async fn run(arguments: Arguments) -> Result<Report, VerifyError> {
         closed(told, &mut notes);
     }
     let told = epochs::check(&process, &arguments, &mut notes).await;
+    closed(told, &mut notes);
+    process.stop().await;
+
+    let process = fresh().await?;
+    let told = live::check_numbers(&process, &arguments, &mut notes).await;
+    closed(told, &mut notes);
+    process.stop().await;
+
+    let process = fresh().await?;
+    let synced = live::check(&process, &arguments, &mut notes).await;
+    let synced = closed(synced, &mut notes).flatten();
+    process.stop().await;
+    if let Some(synced) = synced {
+        let process = fresh().await?;
+        let told = sync::check(&process, &synced, &arguments, &mut notes).await;
+        closed(told, &mut notes);
+        process.stop().await;
+    }
+
+    let process = fresh().await?;
+    let told = optional::check(&process, &arguments, &mut notes).await;
     closed(told, &mut notes);
     process.stop().await;
 

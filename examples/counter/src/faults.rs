@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use processhub_sdk::Refusal;
+use serde_json::{Value, json};
 
 /// One fault. As text `name` or `name=value`, see [`Fault::from_str`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,8 @@ pub enum Fault {
     Crash(Point),
     /// `mangle=CALL:HOW`: answers that call of the contract wrongly.
     Mangle(Call, How),
+    /// `number=HOW`: numbers its answers to clients wrongly.
+    Number(Numbering),
 }
 
 /// Where a fault strikes.
@@ -32,12 +35,18 @@ pub enum Fault {
 pub enum Point {
     /// In the suspend hook.
     Suspend,
-    /// While the state is captured.
+    /// While the state is captured for a move.
     Capture,
+    /// While the state is captured for a checkpoint.
+    Checkpoint,
     /// While a state that came in is decoded.
     Import,
     /// In the activate hook.
     Activate,
+    /// While its code changes.
+    CodeChange,
+    /// When a caller of the contract goes away in the middle of a call.
+    Hangup,
     /// In a client's increment, before it is applied.
     Increment,
     /// In a client's increment, after it was applied and before it is answered.
@@ -49,18 +58,24 @@ pub enum Point {
 pub enum Call {
     /// `GET /v1/info`
     Info,
+    /// `POST /v1/consent`
+    Consent,
     /// `POST /v1/suspend`
     Suspend,
     /// `POST /v1/resume`
     Resume,
-    /// `POST /v1/capture`
+    /// `POST /v1/capture` for a move
     Capture,
+    /// `POST /v1/capture` for a checkpoint
+    Checkpoint,
     /// `GET /v1/capture/{id}/{part}`
     Read,
     /// `PUT /v1/import/{id}/{part}`
     Put,
     /// `POST /v1/import/{id}/apply`
     Apply,
+    /// `POST /v1/code-change`
+    CodeChange,
     /// `POST /v1/activate`
     Activate,
 }
@@ -84,14 +99,45 @@ pub enum How {
     Pretended,
     /// 501: not implemented.
     Missing,
+    /// 409 `WrongState`, whatever the state is.
+    WrongState,
+    /// 409 to a call that comes again.
+    Once,
+    /// Another answer every time.
+    Fickle,
+    /// A delta on another number than the one that was asked for.
+    OtherSince,
+    /// 204 to whoever says what he has: nothing changed.
+    Unchanged,
+    /// 204 to a delta, and nothing is done.
+    DeltaPretended,
+    /// 400 to a `mayMiss`.
+    NoMayMiss,
+    /// 400 to a field that it does not know.
+    Strict,
+    /// The same `instance` after each start.
+    SameInstance,
+}
+
+/// What is wrong with the numbers of answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Numbering {
+    /// Numbers that no state has yet.
+    Ahead,
+    /// The same one for ever.
+    Stuck,
+    /// No number at all.
+    Text,
 }
 
 /// A text that names no fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT or mangle=CALL:HOW, with POINT one of \
-     suspend capture import activate increment answer, CALL one of info suspend resume capture read put apply activate, \
-     HOW one of too-large too-slow cut-short not-json other-version always-yes pretended missing"
+    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, mangle=CALL:HOW or \
+     number=ahead|stuck|text, with POINT one of suspend capture checkpoint import activate code-change hangup increment \
+     answer, CALL one of info consent suspend resume capture checkpoint read put apply code-change activate, HOW one of \
+     too-large too-slow cut-short not-json other-version always-yes pretended missing wrong-state once fickle \
+     other-since unchanged delta-pretended no-may-miss strict same-instance"
 )]
 pub struct UnknownFault(String);
 
@@ -116,6 +162,12 @@ fn parse(text: &str) -> Option<Fault> {
             let (at, how) = value.split_once(':')?;
             Fault::Mangle(call(at)?, manner(how)?)
         }
+        "number" => Fault::Number(match value {
+            "ahead" => Numbering::Ahead,
+            "stuck" => Numbering::Stuck,
+            "text" => Numbering::Text,
+            _ => return None,
+        }),
         _ => return None,
     })
 }
@@ -124,6 +176,9 @@ fn point(text: &str) -> Option<Point> {
     Some(match text {
         "suspend" => Point::Suspend,
         "capture" => Point::Capture,
+        "checkpoint" => Point::Checkpoint,
+        "code-change" => Point::CodeChange,
+        "hangup" => Point::Hangup,
         "import" => Point::Import,
         "activate" => Point::Activate,
         "increment" => Point::Increment,
@@ -138,6 +193,9 @@ fn call(text: &str) -> Option<Call> {
         "suspend" => Call::Suspend,
         "resume" => Call::Resume,
         "capture" => Call::Capture,
+        "checkpoint" => Call::Checkpoint,
+        "consent" => Call::Consent,
+        "code-change" => Call::CodeChange,
         "read" => Call::Read,
         "put" => Call::Put,
         "apply" => Call::Apply,
@@ -156,22 +214,56 @@ fn manner(text: &str) -> Option<How> {
         "always-yes" => How::AlwaysYes,
         "pretended" => How::Pretended,
         "missing" => How::Missing,
+        "wrong-state" => How::WrongState,
+        "once" => How::Once,
+        "fickle" => How::Fickle,
+        "other-since" => How::OtherSince,
+        "unchanged" => How::Unchanged,
+        "delta-pretended" => How::DeltaPretended,
+        "no-may-miss" => How::NoMayMiss,
+        "strict" => How::Strict,
+        "same-instance" => How::SameInstance,
         _ => return None,
     })
 }
 
 /// The faults that are switched on.
 #[derive(Clone, Debug, Default)]
-pub struct Faults(Arc<Mutex<BTreeSet<Fault>>>);
+pub struct Faults(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    on: BTreeSet<Fault>,
+    /// Calls that came already, for those that are answered only once.
+    seen: BTreeSet<(Call, Vec<u8>)>,
+    count: u64,
+}
 
 impl Faults {
     /// These and no others.
     pub fn set(&self, faults: impl IntoIterator<Item = Fault>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = faults.into_iter().collect();
+        let on = faults.into_iter().collect();
+        *self.lock() = Inner { on, ..Inner::default() };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self) -> BTreeSet<Fault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().on.clone()
+    }
+
+    /// A number that grows.
+    fn count(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.count += 1;
+        inner.count
+    }
+
+    /// Whether this call, with this body, came before.
+    fn again(&self, call: Call, body: &[u8]) -> bool {
+        !self.lock().seen.insert((call, body.to_vec()))
     }
 
     /// For code on a thread that may block: hangs, dies or refuses as it was told for this point.
@@ -213,6 +305,11 @@ impl Faults {
         contract.layer(middleware::from_fn_with_state(self.clone(), mangle))
     }
 
+    /// Puts the wrong numbers on what clients are answered.
+    pub fn number(&self, clients: Router) -> Router {
+        clients.layer(middleware::from_fn_with_state(self.clone(), number))
+    }
+
     fn manner(&self, call: Call) -> Option<How> {
         self.get().into_iter().find_map(|fault| match fault {
             Fault::Mangle(at, how) if at == call => Some(how),
@@ -221,12 +318,48 @@ impl Faults {
     }
 }
 
+async fn number(State(faults): State<Faults>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let wrong = faults.get().into_iter().find_map(|fault| match fault {
+        Fault::Number(Numbering::Ahead) => Some(HeaderValue::from(1_000_000 + faults.count())),
+        Fault::Number(Numbering::Stuck) => Some(HeaderValue::from_static("1")),
+        Fault::Number(Numbering::Text) => Some(HeaderValue::from_static("soon")),
+        _ => None,
+    });
+    if let Some(wrong) = wrong {
+        response.headers_mut().insert("processhub-seq", wrong);
+    }
+    response
+}
+
 async fn mangle(State(faults): State<Faults>, request: Request, next: Next) -> Response {
-    let how = call_of(&request).and_then(|call| faults.manner(call));
-    let large = || Body::from(vec![b' '; 1 << 20]);
-    match how {
-        None => next.run(request).await,
-        Some(How::TooLarge) => large().into_response(),
+    let Some(call) = call_of(&request).filter(|_| !faults.get().is_empty()) else {
+        return next.run(request).await;
+    };
+    // Slices and answers without a body go through as they are.
+    if matches!(call, Call::Info | Call::Read | Call::Put) {
+        return answer(&faults, call, &[], request, next).await;
+    }
+    let (head, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, 2 << 20).await else {
+        faults.crash(Point::Hangup);
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let call = if call == Call::Capture && said["purpose"] == "Checkpoint" { Call::Checkpoint } else { call };
+    let request = Request::from_parts(head, Body::from(body.clone()));
+    answer(&faults, call, &body, request, next).await
+}
+
+async fn answer(faults: &Faults, call: Call, body: &[u8], request: Request, next: Next) -> Response {
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    let has = |field: &str| !said[field].is_null();
+    let done = || StatusCode::NO_CONTENT.into_response();
+    let bad = || StatusCode::BAD_REQUEST.into_response();
+    let conflict =
+        || (StatusCode::CONFLICT, axum::Json(json!({"code": "WrongState", "message": "no"}))).into_response();
+    match faults.manner(call) {
+        Some(How::TooLarge) => Body::from(vec![b' '; 1 << 20]).into_response(),
         Some(How::TooSlow) => {
             tokio::time::sleep(Duration::from_secs(10)).await;
             next.run(request).await
@@ -237,13 +370,37 @@ async fn mangle(State(faults): State<Faults>, request: Request, next: Next) -> R
             response
         }
         Some(How::NotJson) => "yes, gladly".into_response(),
-        Some(How::OtherVersion) => other_version(next.run(request).await).await,
+        Some(How::OtherVersion) => rewrite(next.run(request).await, |body| body["contract"] = json!(2)).await,
+        Some(How::SameInstance) => {
+            rewrite(next.run(request).await, |body| body["instance"] = json!("me")).await
+        }
+        Some(How::OtherSince) if has("since") => {
+            rewrite(next.run(request).await, |body| body["since"] = json!(0)).await
+        }
         Some(How::AlwaysYes) => {
             next.run(request).await;
-            StatusCode::NO_CONTENT.into_response()
+            done()
         }
-        Some(How::Pretended) => StatusCode::NO_CONTENT.into_response(),
+        Some(How::Pretended) => done(),
+        Some(How::Unchanged) if has("unlessSeq") => done(),
+        Some(How::DeltaPretended) if has("since") => done(),
+        Some(How::NoMayMiss) if has("mayMiss") => bad(),
+        Some(How::Strict) if has("fromTheFuture") => bad(),
+        Some(How::Once) if faults.again(call, body) => conflict(),
+        Some(How::WrongState) => conflict(),
+        Some(How::Fickle) => {
+            let whole = axum::body::to_bytes(next.run(request).await.into_body(), 1 << 30).await;
+            let mut bytes = whole.unwrap_or_default().to_vec();
+            if faults.again(call, b"") {
+                bytes.push(b'!');
+            }
+            bytes.into_response()
+        }
         Some(How::Missing) => StatusCode::NOT_IMPLEMENTED.into_response(),
+        None
+        | Some(
+            How::OtherSince | How::Unchanged | How::DeltaPretended | How::NoMayMiss | How::Strict | How::Once,
+        ) => next.run(request).await,
     }
 }
 
@@ -251,6 +408,8 @@ fn call_of(request: &Request) -> Option<Call> {
     let mut segments = request.uri().path().strip_prefix("/v1/")?.split('/');
     Some(match (request.method().as_str(), segments.next()?, segments.next(), segments.next()) {
         ("GET", "info", None, None) => Call::Info,
+        ("POST", "consent", None, None) => Call::Consent,
+        ("POST", "code-change", None, None) => Call::CodeChange,
         ("POST", "suspend", None, None) => Call::Suspend,
         ("POST", "resume", None, None) => Call::Resume,
         ("POST", "capture", None, None) => Call::Capture,
@@ -262,13 +421,17 @@ fn call_of(request: &Request) -> Option<Call> {
     })
 }
 
-async fn other_version(response: Response) -> Response {
-    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap_or_default();
-    let Ok(mut body) = serde_json::from_slice::<serde_json::Value>(&body) else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    body["contract"] = serde_json::json!(2);
-    axum::Json(body).into_response()
+/// The same answer with a changed body; one that is no JSON, or no success, stays as it is.
+async fn rewrite(response: Response, change: impl FnOnce(&mut Value)) -> Response {
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+    match serde_json::from_slice::<Value>(&bytes) {
+        Ok(mut body) if head.status == StatusCode::OK => {
+            change(&mut body);
+            axum::Json(body).into_response()
+        }
+        _ => Response::from_parts(head, Body::from(bytes)),
+    }
 }
 
 /// A body that promises more than it gives.
@@ -297,9 +460,21 @@ mod tests {
         assert_eq!("hang=capture:250".parse(), Ok(Fault::Hang(Point::Capture, 250)));
         assert_eq!("crash=answer".parse(), Ok(Fault::Crash(Point::Answer)));
         assert_eq!("mangle=info:too-large".parse(), Ok(Fault::Mangle(Call::Info, How::TooLarge)));
-        for bad in
-            ["", "refuse", "refuse=lunch", "hang=capture", "hang=capture:soon", "mangle=info", "sulk=capture"]
-        {
+        assert_eq!(
+            "mangle=checkpoint:unchanged".parse(),
+            Ok(Fault::Mangle(Call::Checkpoint, How::Unchanged))
+        );
+        assert_eq!("number=ahead".parse(), Ok(Fault::Number(Numbering::Ahead)));
+        for bad in [
+            "",
+            "number=up",
+            "refuse",
+            "refuse=lunch",
+            "hang=capture",
+            "hang=capture:soon",
+            "mangle=info",
+            "sulk=capture",
+        ] {
             assert!(bad.parse::<Fault>().unwrap_err().to_string().contains("is no fault"), "{bad}");
         }
     }

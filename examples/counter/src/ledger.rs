@@ -1,7 +1,6 @@
 //! Which numbered requests were applied, kept so compactly that all of them fit in every answer to an audit.
 
-use std::collections::BTreeMap;
-
+use processhub_sdk::{Table, Value};
 use serde::{Deserialize, Serialize};
 
 /// Longest name of a client, in bytes.
@@ -16,11 +15,19 @@ pub const MAX_NUMBER: u64 = (1 << 53) - 1;
 /// The counter, and for each client the numbers of its requests that were applied.
 ///
 /// A request that comes twice is counted twice, on purpose: hiding it would hide a fault of whatever delivered it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
+    /// The part `state`.
+    pub(crate) totals: Value<Totals>,
+    /// The part `table.clients`: for each client the applied numbers, as inclusive ranges in order.
+    pub(crate) clients: Table<String, Vec<(u64, u64)>>,
+}
+
+/// What all clients together did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Totals {
     value: u64,
     duplicates: u64,
-    clients: BTreeMap<String, Vec<(u64, u64)>>,
 }
 
 /// What came of one increment.
@@ -64,28 +71,29 @@ impl Ledger {
         if !self.clients.contains_key(client) && self.clients.len() >= MAX_CLIENTS {
             return Err(BadRequest::Clients);
         }
-        let ranges = self.clients.entry(client.to_owned()).or_default();
-        let duplicate = !insert(ranges, number)?;
-        self.value += 1;
-        self.duplicates += u64::from(duplicate);
-        Ok(Increment { value: self.value, duplicate })
+        let mut ranges = self.clients.get(client).cloned().unwrap_or_default();
+        let duplicate = !insert(&mut ranges, number)?;
+        self.clients.insert(client.to_owned(), ranges);
+        self.totals.value += 1;
+        self.totals.duplicates += u64::from(duplicate);
+        Ok(Increment { value: self.totals.value, duplicate })
     }
 
     /// The counter.
     #[must_use]
     pub fn value(&self) -> u64 {
-        self.value
+        self.totals.value
     }
 
     /// Applications beyond the first of a number.
     #[must_use]
     pub fn duplicates(&self) -> u64 {
-        self.duplicates
+        self.totals.duplicates
     }
 
     /// For each client the applied numbers, as inclusive ranges in order.
     #[must_use]
-    pub fn clients(&self) -> &BTreeMap<String, Vec<(u64, u64)>> {
+    pub fn clients(&self) -> &Table<String, Vec<(u64, u64)>> {
         &self.clients
     }
 
@@ -96,10 +104,10 @@ impl Ledger {
             ranges.iter().all(|(from, to)| from <= to && *to <= MAX_NUMBER)
                 && ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0)
         };
-        let counted =
-            self.clients.values().flatten().map(|(from, to)| u128::from(to.saturating_sub(*from)) + 1);
-        self.clients.values().all(|ranges| ordered(ranges))
-            && counted.sum::<u128>() + u128::from(self.duplicates) == u128::from(self.value)
+        let ranges = || self.clients.iter().flat_map(|(_, ranges)| ranges);
+        let counted = ranges().map(|(from, to)| u128::from(to.saturating_sub(*from)) + 1);
+        self.clients.iter().all(|(_, ranges)| ordered(ranges))
+            && counted.sum::<u128>() + u128::from(self.duplicates()) == u128::from(self.value())
     }
 }
 
@@ -141,7 +149,7 @@ mod tests {
     fn numbers_in_any_order_become_ranges() {
         for numbers in [[1, 2, 3, 7, 8], [8, 3, 1, 7, 2], [2, 1, 3, 8, 7]] {
             let ledger = after(&numbers);
-            assert_eq!(ledger.clients()["c"], [(1, 3), (7, 8)], "{numbers:?}");
+            assert_eq!(ledger.clients().get("c").unwrap(), &[(1, 3), (7, 8)], "{numbers:?}");
             assert_eq!((ledger.value(), ledger.duplicates()), (5, 0));
             assert!(ledger.is_sound());
         }
@@ -186,13 +194,14 @@ mod tests {
 
     #[test]
     fn a_damaged_ledger_is_seen() {
-        for text in [
-            r#"{"value": 2, "duplicates": 0, "clients": {"c": [[1, 1]]}}"#,
-            r#"{"value": 4, "duplicates": 0, "clients": {"c": [[1, 2], [2, 3]]}}"#,
-            r#"{"value": 2, "duplicates": 0, "clients": {"c": [[1, 1], [2, 2]]}}"#,
-            r#"{"value": 0, "duplicates": 0, "clients": {"c": [[2, 1]]}}"#,
-        ] {
-            assert!(!serde_json::from_str::<Ledger>(text).unwrap().is_sound(), "{text}");
+        let damaged: [(u64, &[(u64, u64)]); 4] =
+            [(2, &[(1, 1)]), (4, &[(1, 2), (2, 3)]), (2, &[(1, 1), (2, 2)]), (0, &[(2, 1)])];
+        for (value, ranges) in damaged {
+            let ledger = Ledger {
+                totals: Value::new(Totals { value, duplicates: 0 }),
+                clients: [("c".to_owned(), ranges.to_vec())].into_iter().collect(),
+            };
+            assert!(!ledger.is_sound(), "{ledger:?}");
         }
     }
 }

@@ -62,7 +62,7 @@ pub async fn serve(config: Config, stop: impl Future<Output = ()> + Send + 'stat
     let Config { at, options, contract, faults, faults_by_clients } = config;
     let options = Options { process: at.process.clone(), ..options };
     let counter = Arc::new(Counter::new(options, faults.clone()));
-    let clients = routes::router(Arc::clone(&counter), faults_by_clients);
+    let clients = faults.number(routes::router(Arc::clone(&counter), faults_by_clients));
     if contract {
         let server = Server::bind(at.probes([routes::HEALTH])).await?;
         let server = server.map_contract(move |contract| faults.mangle(contract));

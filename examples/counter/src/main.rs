@@ -3,6 +3,7 @@
 use clap::Parser;
 use counter::faults::{Fault, Faults};
 use counter::{Config, Options, serve};
+use processhub_sdk::Consent;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A counter and a key-value table that move with their state.
@@ -17,6 +18,12 @@ struct Arguments {
     /// Other versions whose states are taken, separated by commas.
     #[arg(long, env = "COUNTER_ACCEPTS_FROM", value_delimiter = ',')]
     accepts_from: Vec<String>,
+    /// Versions that it can become while it runs, separated by commas.
+    #[arg(long, env = "COUNTER_BECOMES", value_delimiter = ',')]
+    becomes: Vec<String>,
+    /// What it answers when it is asked for consent to a move; without it, it does not ask to be asked.
+    #[arg(long, env = "COUNTER_CONSENT", value_enum)]
+    consent: Option<Answer>,
     /// Serve from the start, without the worker contract.
     #[arg(long, env = "COUNTER_NO_CONTRACT")]
     no_contract: bool,
@@ -28,15 +35,33 @@ struct Arguments {
     faults_by_clients: bool,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Answer {
+    /// It may be moved.
+    Ready,
+    /// Not now.
+    Defer,
+}
+
+impl From<Answer> for Consent {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Ready => Self::Ready,
+            Answer::Defer => Self::Defer,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { state_size, vsn, accepts_from, no_contract, faults, faults_by_clients } =
+    let Arguments { state_size, vsn, accepts_from, becomes, consent, no_contract, faults, faults_by_clients } =
         Arguments::parse();
+    let consent = consent.map(Consent::from);
     let at = processhub_sdk::Config::from_env()?;
     let switched_on = Faults::default();
     switched_on.set(faults);
     let config = Config {
-        options: Options { process: String::new(), state_size, vsn, accepts_from },
+        options: Options { process: String::new(), state_size, vsn, accepts_from, becomes, consent },
         contract: !no_contract,
         faults: switched_on,
         faults_by_clients,

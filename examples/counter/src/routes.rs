@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::ballast::Weight;
+use crate::ballast::{Weight, weigh as weigh_ballast};
 use crate::faults::{Fault, Point};
 use crate::ledger::Increment;
 use crate::worker::Counter;
@@ -68,7 +68,7 @@ async fn increment(
     if counter.faults.strike_request(Point::Increment).await {
         return Err((StatusCode::UNPROCESSABLE_ENTITY, "refused, as the test asked for".into()));
     }
-    let done = counter.holdings().ledger.increment(&client, number);
+    let done = counter.holdings.change(|holdings| holdings.ledger.increment(&client, number));
     counter.faults.strike_request(Point::Answer).await;
     done.map(Json).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
@@ -85,9 +85,9 @@ pub struct Audit {
 }
 
 async fn audit(State(counter): State<Arc<Counter>>) -> Json<Audit> {
-    let holdings = counter.holdings();
-    let ledger = &holdings.ledger;
-    Json(Audit { value: ledger.value(), duplicates: ledger.duplicates(), clients: ledger.clients().clone() })
+    let ledger = counter.holdings.read(|holdings| holdings.ledger.clone());
+    let clients = ledger.clients().iter().map(|(client, ranges)| (client.clone(), ranges.clone()));
+    Json(Audit { value: ledger.value(), duplicates: ledger.duplicates(), clients: clients.collect() })
 }
 
 async fn write(
@@ -98,24 +98,24 @@ async fn write(
     if key.len() > MAX_KEY {
         return Err((StatusCode::BAD_REQUEST, format!("a key has at most {MAX_KEY} bytes")));
     }
-    let table = &mut counter.holdings().table;
-    if !table.contains_key(&key) && table.len() >= MAX_ENTRIES {
-        return Err((
-            StatusCode::INSUFFICIENT_STORAGE,
-            format!("the table has at most {MAX_ENTRIES} entries"),
-        ));
-    }
-    table.insert(key, value);
-    Ok(StatusCode::NO_CONTENT)
+    counter.holdings.change(|holdings| {
+        if !holdings.table.contains_key(&key) && holdings.table.len() >= MAX_ENTRIES {
+            let message = format!("the table has at most {MAX_ENTRIES} entries");
+            return Err((StatusCode::INSUFFICIENT_STORAGE, message));
+        }
+        holdings.table.insert(key, value);
+        Ok(StatusCode::NO_CONTENT)
+    })
 }
 
 async fn read(State(counter): State<Arc<Counter>>, Path(key): Path<String>) -> Result<String, StatusCode> {
-    counter.holdings().table.get(&key).cloned().ok_or(StatusCode::NOT_FOUND)
+    counter.holdings.read(|holdings| holdings.table.get(&key).cloned()).ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn weigh(State(counter): State<Arc<Counter>>) -> Result<Json<Weight>, Refused> {
-    let ballast = Arc::clone(&counter.holdings().ballast);
-    let weighed = tokio::task::spawn_blocking(move || ballast.weigh()).await;
+    let (pieces, made_as) =
+        counter.holdings.read(|holdings| (Arc::clone(holdings.ballast.pieces()), *holdings.made_as));
+    let weighed = tokio::task::spawn_blocking(move || weigh_ballast(&pieces, made_as)).await;
     weighed.map(Json).map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 

@@ -1,38 +1,61 @@
-//! The counter as a worker: what of it moves, and how it becomes bytes and a counter again.
+//! The counter as a worker: what of it moves, and what it is asked on the way.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use processhub_sdk::{Activation, ApplyContext, Imported, Part, Reason, Refusal, Worker};
-use serde::{Deserialize, Serialize};
+use processhub_sdk::{
+    Activation, ApplyContext, Blob, CapturePurpose, CodeChange, Consent, ConsentRequest, Reason, Refusal,
+    Table, Tables, Track, Tracked, TrackedPart, Value, Worker,
+};
 
-use crate::ballast::Ballast;
+use crate::ballast;
 use crate::faults::{Faults, Point};
 use crate::ledger::Ledger;
 
-/// All that a process holds, and that moves with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// All that a process holds, and that moves with it. What changes in it is tracked: it is captured while clients are
+/// served, and a delta holds no more than what they did since.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Holdings {
     /// The counter.
     pub ledger: Ledger,
     /// The key-value table.
-    pub table: BTreeMap<String, String>,
-    /// Bytes that only weigh. Shared, so that holding the lock never means copying them.
-    pub ballast: Arc<Ballast>,
+    pub table: Table<String, String>,
+    /// Bytes that only weigh.
+    pub ballast: Blob,
+    /// The digest that those bytes had when the process began.
+    pub made_as: Value<u64>,
 }
 
-/// The part `state`: everything but the table and the ballast itself.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    ledger: Ledger,
-    ballast: u64,
+impl Tables for Holdings {
+    fn parts(&mut self) -> Vec<(&'static str, &mut dyn TrackedPart)> {
+        vec![
+            ("state", &mut self.ledger.totals),
+            ("table.clients", &mut self.ledger.clients),
+            ("table.entries", &mut self.table),
+            ("digest", &mut self.made_as),
+            ("table.ballast", &mut self.ballast),
+        ]
+    }
+
+    fn check(&self, base: Option<&Self>) -> Result<(), Refusal> {
+        if !self.ledger.is_sound() {
+            return Err(Refusal::cannot_accept("part `state`: the counter is not the sum of what it counts"));
+        }
+        // A delta that brings no ballast leaves the bytes that were looked at before.
+        let same = base.is_some_and(|base| Arc::ptr_eq(base.ballast.pieces(), self.ballast.pieces()));
+        if !same && !ballast::weigh(self.ballast.pieces(), *self.made_as).intact {
+            return Err(Refusal::cannot_accept(
+                "part `table.ballast` is not what was sent: its digest differs",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// The example worker.
 pub struct Counter {
     /// What it holds.
-    holdings: Mutex<Holdings>,
+    pub holdings: Tracked<Holdings>,
+    vsn: Mutex<String>,
     options: Options,
     /// Faults that are switched on.
     pub faults: Faults,
@@ -49,32 +72,40 @@ pub struct Options {
     pub vsn: String,
     /// Other versions whose states it takes.
     pub accepts_from: Vec<String>,
+    /// Versions that it can become while it runs (strategy `Live`).
+    pub becomes: Vec<String>,
+    /// What it answers when it is asked for consent; nothing: it does not ask to be asked.
+    pub consent: Option<Consent>,
 }
 
 impl Counter {
     /// A counter that holds nothing yet.
     #[must_use]
     pub fn new(options: Options, faults: Faults) -> Self {
-        Self { holdings: Mutex::default(), options, faults }
-    }
-
-    /// What it holds, locked.
-    pub fn holdings(&self) -> MutexGuard<'_, Holdings> {
-        self.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+        let vsn = Mutex::new(options.vsn.clone());
+        Self { holdings: Tracked::new(Holdings::default()), vsn, options, faults }
     }
 
     /// Begins anew.
     pub fn begin(&self) {
-        let ballast = Arc::new(Ballast::make(&self.options.process, self.options.state_size));
-        *self.holdings() = Holdings { ballast, ..Holdings::default() };
+        let pieces = ballast::make(&self.options.process, self.options.state_size);
+        self.holdings.change(|holdings| {
+            *holdings = Holdings::default();
+            *holdings.made_as = ballast::digest(&pieces);
+            holdings.ballast.set(pieces);
+        });
     }
 }
 
 impl Worker for Counter {
-    type State = Holdings;
+    type State = ();
+
+    fn tracked(&self) -> Option<&dyn Track> {
+        Some(&self.holdings)
+    }
 
     fn vsn(&self) -> String {
-        self.options.vsn.clone()
+        self.vsn.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn accepts_from(&self) -> Vec<String> {
@@ -94,33 +125,38 @@ impl Worker for Counter {
         self.faults.strike(Point::Suspend)
     }
 
-    fn capture(&self) -> Result<Vec<Part>, Refusal> {
-        self.faults.strike(Point::Capture)?;
-        let Holdings { ledger, table, ballast } = self.holdings().clone();
-        Ok(vec![
-            Part::json("state", &Head { ledger, ballast: ballast.made_as() })?,
-            Part::json("table.entries", &table)?,
-            Part::new("table.ballast", Ballast::clone(&ballast))?,
-        ])
+    fn before_capture(&self, purpose: CapturePurpose) -> Result<(), Refusal> {
+        self.faults.strike(match purpose {
+            CapturePurpose::Handover => Point::Capture,
+            CapturePurpose::Checkpoint => Point::Checkpoint,
+        })
     }
 
-    fn decode(&self, state: &Imported, _: &ApplyContext) -> Result<Holdings, Refusal> {
-        self.faults.strike(Point::Import)?;
-        let Head { ledger, ballast } = state.json("state")?;
-        let pieces = state.part("table.ballast")?.pieces().collect::<Result<Vec<Bytes>, _>>()?;
-        let ballast = Ballast::received(pieces, ballast);
-        if !ledger.is_sound() {
-            return Err(Refusal::cannot_accept("part `state`: the counter is not the sum of what it counts"));
-        }
-        if !ballast.weigh().intact {
-            return Err(Refusal::cannot_accept(
-                "part `table.ballast` is not what was sent: its digest differs",
+    fn accept(&self, _: &ApplyContext) -> Result<(), Refusal> {
+        self.faults.strike(Point::Import)
+    }
+
+    /// Its versions differ in nothing but their name: there is nothing to convert.
+    fn change_code(&self, change: &CodeChange) -> Result<(), Refusal> {
+        self.faults.strike(Point::CodeChange)?;
+        if self.options.becomes.is_empty() {
+            return Err(Refusal::not_offered(
+                "this counter was not told what it may become: set COUNTER_BECOMES",
             ));
         }
-        Ok(Holdings { ledger, table: state.json("table.entries")?, ballast: Arc::new(ballast) })
+        if !self.options.becomes.contains(&change.to) {
+            let message = format!("this counter cannot become `{}`: add it to COUNTER_BECOMES", change.to);
+            return Err(Refusal::cannot_accept(&message));
+        }
+        *self.vsn.lock().unwrap_or_else(PoisonError::into_inner) = change.to.clone();
+        Ok(())
     }
 
-    fn install(&self, state: Holdings) {
-        *self.holdings() = state;
+    fn asks_consent(&self) -> bool {
+        self.options.consent.is_some()
+    }
+
+    fn consent(&self, _: &ConsentRequest) -> Consent {
+        self.options.consent.unwrap_or(Consent::Ready)
     }
 }

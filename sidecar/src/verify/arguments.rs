@@ -18,6 +18,8 @@ pub struct Arguments {
     pub change: Option<ClientCall>,
     /// A client's request whose answer depends on the state and on nothing else.
     pub read: Option<ClientCall>,
+    /// A version that the worker can become while it runs.
+    pub code_change: Option<String>,
     /// How long a call may take; `GET /v1/info` has one second.
     pub patience: Duration,
 }
@@ -57,6 +59,7 @@ usage: processhub-sidecar verify [OPTION...] --run PROGRAM [ARGUMENT...]
   --listen ADDRESS:PORT    where it serves clients (127.0.0.1:8080)
   --change 'METHOD PATH [BODY]'   a client's request that changes the state
   --read 'METHOD PATH'     a client's request whose answer shows the state
+  --code-change VERSION    a version that the worker can become while it runs
   --timeout MILLISECONDS   how long a call may take (5000)";
 
 impl Arguments {
@@ -70,6 +73,7 @@ impl Arguments {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             change: None,
             read: None,
+            code_change: None,
             patience: Duration::from_secs(5),
         }
     }
@@ -86,7 +90,8 @@ impl Arguments {
                 parsed.command = arguments.collect();
                 break;
             }
-            if !["--control", "--listen", "--change", "--read", "--timeout"].contains(&option.as_str()) {
+            let known = ["--control", "--listen", "--change", "--read", "--code-change", "--timeout"];
+            if !known.contains(&option.as_str()) {
                 return Err(BadArguments::Unknown(option));
             }
             let Some(value) = arguments.next() else { return Err(BadArguments::NoValue(option)) };
@@ -99,6 +104,7 @@ impl Arguments {
                 "--listen" => parsed.listen = address()?,
                 "--change" => parsed.change = Some(call()?),
                 "--read" => parsed.read = Some(call()?),
+                "--code-change" => parsed.code_change = Some(value),
                 _ => {
                     let milliseconds = value.parse().map_err(|_| bad("is not a number of milliseconds"))?;
                     parsed.patience = Duration::from_millis(milliseconds);

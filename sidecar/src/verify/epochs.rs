@@ -1,10 +1,14 @@
 //! Activate, suspend and resume: epochs, repeats, and what clients see.
 
+use std::time::Duration;
+
 use processhub_protocol::contract::{
     ActivateRequest, ErrorCode, Info, PATH_ACTIVATE, PATH_RESUME, PATH_SUSPEND, ProcessInfo, Reason,
     ResumeRequest, SuspendRequest, WorkerState,
 };
 use processhub_protocol::id::Epoch;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::arguments::Arguments;
 use super::call::{Answer, Caller, Silence};
@@ -12,6 +16,9 @@ use super::process::Process;
 use super::report::{Notes, Rule};
 use super::standby::clients_wait;
 
+/// How often, and how far apart, a worker is looked at after its caller went away.
+const LOOKS: u32 = 4;
+const LOOK: Duration = Duration::from_millis(30);
 const STALE: &str = "keep the highest epoch seen, and answer 409 {\"code\": \"StaleEpoch\", \"state\", \"epoch\"} to every \
                      command with a lower one";
 const AGAIN: &str = "answer a command that is already in effect as the first time, without doing it again";
@@ -66,7 +73,52 @@ pub(super) async fn check(
     let what = "a suspend that comes after the resume that called it off is refused";
     notes.that(Rule::Epoch, what, late, STALE);
     now_is(caller, WorkerState::Active, 7, "and the worker serves on", notes).await?;
-    served(caller, arguments, notes).await
+    let newer = caller.post(PATH_RESUME, "{\"epoch\": 7, \"fromTheFuture\": {\"a\": [1]}}").await?.done();
+    let mend = "read the fields that you know and leave the others alone: a newer sidecar may send more";
+    notes.that(Rule::Errors, "a field that is not known is ignored", newer, mend);
+    served(caller, arguments, notes).await?;
+    gone(caller, notes).await
+}
+
+/// Rule 10: the sidecar may die in the middle of a call, and comes back.
+async fn gone(caller: &Caller, notes: &mut Notes) -> Result<(), Silence> {
+    let before = caller.info().await?.json::<Info>();
+    for body in ["", "{\"epoch\": 9, "] {
+        let head = format!(
+            "POST {PATH_SUSPEND} HTTP/1.1\r\nHost: worker\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n"
+        );
+        if let Ok(mut stream) = TcpStream::connect(caller.control).await {
+            // It is the end of the connection that matters, not how much of the call arrived.
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            let _ = stream.flush().await;
+        }
+    }
+    let mut outcome = Ok(());
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LOOK).await;
+        let now = match caller.info().await {
+            Ok(answer) => answer.json::<Info>(),
+            Err(silence) => Err(format!("afterwards {silence}")),
+        };
+        let same = now.and_then(|now| match &before {
+            Ok(before)
+                if (&now.instance, now.state, now.epoch)
+                    != (&before.instance, before.state, before.epoch) =>
+            {
+                Err(format!("it is now {} at epoch {}", now.state.as_str(), now.epoch))
+            }
+            _ => Ok(()),
+        });
+        outcome = outcome.and(same);
+    }
+    let mend = "treat a connection that breaks off as a request that never came, and serve the next one";
+    notes.that(
+        Rule::Caller,
+        "a caller that goes away in the middle of a call changes nothing",
+        outcome,
+        mend,
+    );
+    Ok(())
 }
 
 async fn activation(caller: &Caller, notes: &mut Notes) -> Result<(), Silence> {

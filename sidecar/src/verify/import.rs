@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use processhub_protocol::contract::{
-    ApplyRequest, Direction, ErrorCode, Info, Name, PartName, PartSize, Reason, WorkerState, path_apply,
-    path_import, path_import_part,
+    ActivateRequest, ApplyRequest, Direction, ErrorCode, Info, Name, PATH_ACTIVATE, PartName, PartSize,
+    ProcessInfo, Reason, WorkerState, path_apply, path_import, path_import_part,
 };
 use processhub_protocol::id::Epoch;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn apply_request(captured: &Captured) -> ApplyRequest {
 }
 
 /// Uploads a part in slices, as a sidecar does; the first refusal.
-async fn upload(
+pub(super) async fn upload(
     caller: &Caller,
     import: &Name,
     part: &PartName,
@@ -156,8 +156,8 @@ pub(super) async fn check_refusals(
         let what = "a state that is not all there is not applied";
         notes.that(Rule::Parts, what, short.refused(ErrorCode::Incomplete), mend);
     }
-    let base = request.seq.saturating_add(1);
-    let delta = ApplyRequest { since: Some(base), seq: base, ..request.clone() };
+    let since = request.seq.saturating_add(1);
+    let delta = ApplyRequest { since: Some(since), seq: since, ..request.clone() };
     let answer = caller.command(&path_apply(&import), &delta).await?;
     let mend = "answer 409 {\"code\": \"WrongBase\"} to a delta on a `seq` that the worker does not hold";
     notes.that(Rule::Parts, "a delta on nothing is refused", answer.refused(ErrorCode::WrongBase), mend);
@@ -180,6 +180,21 @@ pub(super) async fn check_refusals(
     let outcome = caller.command(&path_apply(&import), &request).await?.done();
     let mend = "a refused import must not stand in the way of the next: offset 0 starts a part over";
     notes.that(Rule::Parts, "and a good one is applied afterwards", outcome, mend);
+    let crashed = ActivateRequest {
+        epoch: request.epoch,
+        reason: Reason::Crash,
+        initial: false,
+        process: ProcessInfo::default(),
+        may_miss: Some(request.seq.saturating_add(1)),
+    };
+    let outcome = caller.command(PATH_ACTIVATE, &crashed).await?.done();
+    let mend = "go on with the state that was applied; `mayMiss` only tells which numbers may be missing";
+    notes.that(
+        Rule::Restart,
+        "a worker that comes back after a crash is activated with mayMiss",
+        outcome,
+        mend,
+    );
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A group of the contract's rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// What `GET /v1/info` says.
     Info,
@@ -15,14 +15,24 @@ pub enum Rule {
     Idempotence,
     /// Rule 3.
     Parts,
+    /// Rule 4.
+    PreCopy,
     /// Rule 5.
     Freeze,
+    /// Rule 6.
+    Sync,
     /// Rule 7.
     Time,
     /// Rule 8.
     Errors,
     /// Rule 9.
     Restart,
+    /// Rule 10.
+    Caller,
+    /// The optional call `POST /v1/consent`.
+    Consent,
+    /// The optional call `POST /v1/code-change`.
+    CodeChange,
 }
 
 /// Whether a worker keeps a rule.
@@ -75,6 +85,24 @@ impl Report {
 }
 
 impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 14] = [
+        Self::Info,
+        Self::States,
+        Self::Epoch,
+        Self::Idempotence,
+        Self::Parts,
+        Self::PreCopy,
+        Self::Freeze,
+        Self::Sync,
+        Self::Time,
+        Self::Errors,
+        Self::Restart,
+        Self::Caller,
+        Self::Consent,
+        Self::CodeChange,
+    ];
+
     fn title(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -82,10 +110,15 @@ impl Rule {
             Self::Epoch => "1 epoch",
             Self::Idempotence => "2 idempotence",
             Self::Parts => "3 parts",
+            Self::PreCopy => "4 pre-copy",
             Self::Freeze => "5 freeze",
+            Self::Sync => "6 sync",
             Self::Time => "7 time",
             Self::Errors => "8 errors",
             Self::Restart => "9 restart",
+            Self::Caller => "10 caller gone",
+            Self::Consent => "consent",
+            Self::CodeChange => "code change",
         }
     }
 }
@@ -157,6 +190,15 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_list_of_rules_has_each_once() {
+        let titles: std::collections::BTreeSet<_> = Rule::ALL.into_iter().map(Rule::title).collect();
+        assert_eq!(titles.len(), Rule::ALL.len());
+        // The last one declared: a rule that is added behind it, or not listed, makes this differ.
+        assert_eq!(Rule::CodeChange as usize + 1, Rule::ALL.len());
+        assert!(Rule::ALL.is_sorted());
+    }
 
     #[test]
     fn a_report_says_what_is_wrong_and_how_to_mend_it() {
