@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::rules;
+use crate::upgrade::{Revision, Upgrade};
 use crate::vocabulary::vocabulary;
 
 /// What a hub runs, where it may run and how it moves.
@@ -30,6 +31,7 @@ use crate::vocabulary::vocabulary;
     validation = rules::handover_with_replication(),
     validation = rules::replication(),
     validation = rules::headless_retention(),
+    validation = rules::upgrade_of_cold_swaps(),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -38,6 +40,8 @@ use crate::vocabulary::vocabulary;
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desired"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.ready"),
     printcolumn(name = "Moving", type_ = "integer", json_path = ".status.moving"),
+    printcolumn(name = "Vsn", type_ = "string", json_path = ".spec.vsn"),
+    printcolumn(name = "Upgraded", type_ = "integer", json_path = ".status.upgraded"),
     printcolumn(name = "Members", type_ = "integer", json_path = ".status.members.count"),
     printcolumn(
         name = "Status",
@@ -72,6 +76,13 @@ pub struct ProcessHubSpec {
     /// The pod of every process. It must have a container named `worker`.
     #[schemars(schema_with = "crate::schema::pod_template")]
     pub template: PodTemplateSpec,
+    /// The version of the worker's code. A change of it, or of `template`, changes the code of every process.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64), regex(pattern = r"^([A-Za-z0-9]([-+._A-Za-z0-9]*[A-Za-z0-9])?)?$"))]
+    pub vsn: String,
+    /// How processes get to new code.
+    #[serde(default)]
+    pub upgrade: Upgrade,
     /// How requests reach the worker.
     #[serde(default)]
     pub worker: Worker,
@@ -337,6 +348,14 @@ pub struct ProcessHubStatus {
     /// How many are moving.
     #[serde(default)]
     pub moving: u32,
+    /// How many run the code of the present `vsn` and `template`.
+    #[serde(default)]
+    pub upgraded: u32,
+    /// The codes that processes run, the present one, and some that were, oldest first. A change to an older one is a
+    /// change down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub revisions: Vec<Revision>,
     /// How many of `spec.replicas` exist; what `/scale` shows.
     #[serde(default)]
     pub replicas: u32,

@@ -20,6 +20,7 @@ mod migration;
 mod process;
 pub mod rules;
 mod schema;
+mod upgrade;
 pub mod validate;
 pub mod vocabulary;
 
@@ -33,6 +34,7 @@ pub use migration::{
     MigrationSummary, MigrationTrigger,
 };
 pub use process::{HubProcess, HubProcessSpec, HubProcessStatus, Owner};
+pub use upgrade::{FailedUpgrade, Revision, Upgrade, UpgradeStrategy, is_down, revisions};
 
 /// The API group of every resource here.
 pub const GROUP: &str = "processhub.io";

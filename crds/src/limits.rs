@@ -17,6 +17,8 @@ pub const MAX_STATIC_PROCESSES: usize = 512;
 pub const MAX_CONFIG_BYTES: usize = 16 * 1024;
 /// Longest message of a condition or of a migration, in bytes of UTF-8.
 pub const MAX_MESSAGE: usize = 2048;
+/// How many codes a hub's status names; one that a process runs is never left out.
+pub const MAX_REVISIONS: usize = 10;
 /// How many finished migrations a process remembers.
 pub const MAX_HISTORY: usize = 5;
 /// How many member names a hub's status lists; the count beside them is always whole.

@@ -64,6 +64,8 @@ vocabulary! {
         Pinned = "Pinned",
         /// The owner is dead or has lost its record for another reason.
         Recovery = "Recovery",
+        /// `spec.vsn` or `spec.template` of the hub changed.
+        Upgrade = "Upgrade",
     }
 }
 
@@ -113,6 +115,10 @@ pub struct ActiveMigration {
     pub source: Option<Incarnation>,
     /// The incarnation that takes over.
     pub target: Incarnation,
+    /// The code that the target's pod is made from, one of the hub's `status.revisions`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 16))]
+    pub revision: String,
     /// The last sequence number that the captured state contains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,

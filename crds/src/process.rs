@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSummary};
 use crate::rules;
+use crate::upgrade::FailedUpgrade;
 
 /// A named process of a hub, with one state. The object's name is the process's name, its labels are its tags.
 ///
@@ -46,6 +47,7 @@ use crate::rules;
     ),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.migration.target.node"),
     printcolumn(name = "MayMiss", type_ = "integer", json_path = ".status.mayMiss.from"),
+    printcolumn(name = "Vsn", type_ = "string", json_path = ".status.owner.vsn"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -94,7 +96,10 @@ pub struct HubProcessStatus {
     /// Acknowledged requests that may be missing since a recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_miss: Option<MayMiss>,
-    /// Ready, Progressing, HandoverCapable, StateDurable.
+    /// The last upgrade, where it was undone; until the process runs the code of its hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_upgrade: Option<FailedUpgrade>,
+    /// Ready, Progressing, HandoverCapable, StateDurable, Upgraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -121,10 +126,14 @@ pub struct Owner {
     pub ip: String,
     /// The epoch of its ownership: at least the one that its pod was created with.
     pub epoch: u64,
-    /// The version of the worker's code, as the worker gives it.
+    /// The version of the worker's code, as the worker gives it; where it gives none, as the hub had it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub vsn: String,
+    /// The code that its pod was made from, one of the hub's `status.revisions`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 16))]
+    pub revision: String,
 }
 
 impl HubProcessStatus {

@@ -9,6 +9,10 @@ use kube::core::{Reason, Rule};
 /// The refusal of `Replication` together with `handover: true`, word for word.
 pub const HANDOVER_WITH_REPLICATION: &str = "handover_with_replication_not_supported";
 
+/// The refusal of an upgrade that would run two workers of a hub of cold swaps.
+pub const UPGRADE_OF_COLD_SWAPS: &str = "invalid_config: spec.upgrade.strategy: would run the new worker beside the \
+     old one, which migration.strategy ColdSwap rules out; remove it or use ColdSwap";
+
 fn forbidden(rule: &str, message: &str, field: &str) -> Rule {
     Rule::new(rule).message(message).field_path(field).reason(Reason::FieldValueForbidden)
 }
@@ -64,6 +68,16 @@ pub(crate) fn headless_retention() -> Rule {
         "invalid_config: spec.migration.retentionMilliseconds: a Headless service needs at least 30000, because \
          clients keep DNS answers that long; raise it or use ClusterIP",
         ".spec.migration.retentionMilliseconds",
+    )
+}
+
+/// What must never exist twice does not exist twice for the sake of new code.
+pub(crate) fn upgrade_of_cold_swaps() -> Rule {
+    invalid(
+        "self.spec.migration.strategy != 'ColdSwap' || !has(self.spec.upgrade.strategy) || \
+         self.spec.upgrade.strategy == 'ColdSwap'",
+        UPGRADE_OF_COLD_SWAPS,
+        ".spec.upgrade.strategy",
     )
 }
 

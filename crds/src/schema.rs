@@ -94,6 +94,11 @@ pub(crate) fn config(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A template that was accepted once, kept as it is.
+pub(crate) fn kept_template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
 /// Labels or a node selector: at most 32 entries with values of at most 63 characters.
 pub(crate) fn string_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -19,7 +19,7 @@ use crate::limits::{MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLIC
 use crate::vocabulary::HubReason;
 use crate::{
     DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, Protocol,
-    RedundancyStrategy, ServiceKind, StaticProcess, Worker, rules,
+    RedundancyStrategy, ServiceKind, StaticProcess, Upgrade, UpgradeStrategy, Worker, rules,
 };
 
 /// One thing that is wrong with a resource.
@@ -197,6 +197,7 @@ pub fn validate(hub: &ProcessHub) -> Result<ValidatedHub, Invalid> {
     }
     check_redundancy(spec, &mut errors);
     check_worker(spec, &mut errors);
+    check_upgrade(spec, &mut errors);
     labels::check("spec.members.nodeSelector", &spec.members.node_selector, &mut errors);
     let processes = check_processes(&name, &spec.processes, &mut errors);
     template::check(&spec.template, spec.worker.port, &mut errors);
@@ -268,6 +269,18 @@ fn check_worker(spec: &ProcessHubSpec, errors: &mut Vec<FieldError>) {
              ClusterIP",
         ));
     }
+}
+
+fn check_upgrade(spec: &ProcessHubSpec, errors: &mut Vec<FieldError>) {
+    let Upgrade { strategy, extra, .. } = &spec.upgrade;
+    if spec.migration.strategy == MigrationStrategy::ColdSwap && *strategy == Some(UpgradeStrategy::HotSwap) {
+        errors.push(FieldError::new(
+            "spec.upgrade.strategy",
+            "would run the new worker beside the old one, which migration.strategy ColdSwap rules out; remove it or \
+             use ColdSwap",
+        ));
+    }
+    check_config("spec.upgrade.extra", extra, errors);
 }
 
 fn check_processes(

@@ -63,6 +63,8 @@ pub struct Go {
     pub node: String,
     /// What caused it.
     pub trigger: MigrationTrigger,
+    /// Name of the code that the new incarnation is to run; empty where codes have no names yet: the hub's present one.
+    pub revision: String,
     /// The ledger's epoch that it was decided on ([`ProcessFacts::epoch`]). At any other epoch it is void: a move has
     /// begun or ended since, and beginning it again would repeat that move, or skip its back-off.
     pub epoch: Epoch,
@@ -107,6 +109,26 @@ pub struct ProcessFacts {
     pub settled_by_wish: bool,
     /// The last move that did not succeed, unless a later one did: what a back-off is counted from.
     pub failed: Option<FailedMove>,
+    /// The code that it runs.
+    pub code: CodeFacts,
+}
+
+/// What is known of the code of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CodeFacts {
+    /// Name of the code that the owner runs; empty for one that was started before codes had names.
+    pub revision: String,
+    /// The code that it could not be given, until it runs the code of its hub.
+    pub failed: Option<FailedUpgrade>,
+}
+
+/// A code that a process could not be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedUpgrade {
+    /// Name of that code.
+    pub revision: String,
+    /// For people: from which version to which, and why not.
+    pub message: String,
 }
 
 /// What the owner of a process is like.
@@ -144,6 +166,8 @@ pub struct Moving {
     pub to: String,
     /// How far it is.
     pub phase: MovingPhase,
+    /// Name of the code of its target; may be empty.
+    pub revision: String,
 }
 
 /// How far a move is.
@@ -291,6 +315,7 @@ mod tests {
             waiting: Waiting::Placement,
             settled_by_wish: false,
             failed: None,
+            code: CodeFacts::default(),
         }
     }
 
@@ -299,6 +324,7 @@ mod tests {
             kind: Kind::HotSwap,
             node: node.into(),
             trigger: MigrationTrigger::Rebalance,
+            revision: String::new(),
             epoch: Epoch(0),
         };
         Assignment { go: Some(go), ..Assignment::default() }

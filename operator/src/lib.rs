@@ -22,6 +22,7 @@ pub mod log;
 pub mod metrics;
 pub mod plan;
 pub mod process;
+pub mod revision;
 mod runtime;
 mod server;
 pub mod sidecar_client;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::Direction;
 use crate::fence::Role;
 use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, Seq, StateId};
 
@@ -93,6 +94,23 @@ pub struct Import {
     pub timeout_milliseconds: u64,
     /// What the worker is told of the reason.
     pub reason: ImportReason,
+    /// The target's code is another one than the source's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_change: Option<CodeChange>,
+}
+
+/// What the worker of a target learns when its code is not that which wrote the state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CodeChange {
+    /// Version of the source's code, where the state itself does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+    /// Whether the target's code is newer or older.
+    pub direction: Direction,
+    /// `spec.upgrade.extra` of the hub, as JSON text; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub extra: String,
 }
 
 /// Why a state is imported.

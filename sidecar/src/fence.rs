@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use processhub_protocol::fence::Record;
+use processhub_protocol::id::StateId;
 use processhub_protocol::ledger::Lost;
-use processhub_protocol::wire::{Peer, Refusal, StartInfo};
+use processhub_protocol::wire::{CodeChange, Peer, Refusal, StartInfo};
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "record";
@@ -39,16 +40,35 @@ pub struct Stored {
     /// What may be missing since this pod was activated, because the worker crashed (rule 10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
+    /// What the worker is told with a state that other code wrote, whenever it is given that state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
     /// The worker has spoken the contract: should its port ever be refused, then it is down and not one without state.
     #[serde(default)]
     pub contract: bool,
+}
+
+/// A state that was imported from a source with other code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Foreign {
+    /// The state.
+    pub state: StateId,
+    /// What is different.
+    pub change: CodeChange,
 }
 
 impl Stored {
     /// A record without anything to carry out.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { record, start: StartInfo::default(), source: None, lost: None, contract: false }
+        Self { record, start: StartInfo::default(), source: None, lost: None, foreign: None, contract: false }
+    }
+
+    /// What the worker is told of other code when it is given this state.
+    #[must_use]
+    pub fn change_with(&self, state: &StateId) -> Option<&CodeChange> {
+        self.foreign.as_ref().filter(|foreign| foreign.state == *state).map(|foreign| &foreign.change)
     }
 }
 

@@ -31,17 +31,14 @@ impl Sidecar {
             return Ok(());
         };
         let kept = self.keeper.find(state).map_err(unreadable)?;
-        self.give_kept(&kept, epoch, Reason::Handover, instance).await
+        let change = stored.change_with(state).cloned();
+        let reason = if change.is_some() { Reason::CodeChange } else { Reason::Handover };
+        let given = Given { epoch, reason, change, time: ACTIVATE_TIME };
+        self.give_kept(&kept, given, instance).await
     }
 
-    async fn give_kept(
-        &self,
-        kept: &Kept,
-        epoch: Epoch,
-        reason: Reason,
-        instance: &str,
-    ) -> Result<(), WorkerError> {
-        self.deliver(kept, Given { epoch, reason, time: ACTIVATE_TIME }).await?;
+    async fn give_kept(&self, kept: &Kept, given: Given, instance: &str) -> Result<(), WorkerError> {
+        self.deliver(kept, given).await?;
         self.change(|live| live.delivered = Some(instance.to_owned()));
         Ok(())
     }
@@ -80,9 +77,13 @@ impl Sidecar {
         let initial = newest.is_none();
         // A loss that was said before the newest capture is no news to the worker.
         let news = lost.filter(|_| dirty || damaged);
-        let reason = reason(&stored.start, news.is_some(), thawed, initial);
+        let change = state.as_ref().and_then(|state| stored.change_with(state)).cloned();
+        let reason = match reason(&stored.start, news.is_some(), thawed, initial) {
+            Reason::Handover if change.is_some() => Reason::CodeChange,
+            other => other,
+        };
         if let Some(kept) = kept {
-            self.give_kept(&kept, epoch, reason, instance).await?;
+            self.give_kept(&kept, Given { epoch, reason, change, time: ACTIVATE_TIME }, instance).await?;
         }
         let may_miss = news.map(|lost| lost.from).or(stored.start.may_miss_from.filter(|_| !thawed));
         let process = process(&stored.start);

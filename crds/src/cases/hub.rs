@@ -35,12 +35,15 @@ pub(super) fn whole() -> Value {
             "stateQueryTimeoutMilliseconds": 5000, "retentionMilliseconds": 5000, "maxConcurrent": 32,
             "maxConcurrentPerNode": 8, "deadlineSeconds": 600,
         },
+        "vsn": "1.9",
+        "upgrade": { "strategy": "ColdSwap", "maxConcurrent": 1, "partition": 0, "extra": { "a": 1 } },
         "redundancy": { "strategy": "Singularity" },
         "failover": "OnProof",
         "clusterEventDebounceMilliseconds": 500,
     });
     object["status"] = json!({
-        "observedGeneration": 1, "desired": 2, "ready": 1, "moving": 1, "replicas": 1,
+        "observedGeneration": 1, "desired": 2, "ready": 1, "moving": 1, "upgraded": 1, "replicas": 1,
+        "revisions": [{ "name": "0123456789abcdef", "number": 1, "vsn": "1.9", "template": { "spec": {} } }],
         "selector": "processhub.io/hub=cart", "members": { "count": 1, "names": ["n1"] },
         "conditions": [condition()],
     });
@@ -117,6 +120,21 @@ pub(super) fn cases() -> Vec<Case> {
         case(
             "any configuration",
             spec(json!({ "processes": [{ "name": "till", "config": { "a": [1, { "b": null }], "c": true } }] })),
+            Expect::Accepted,
+        ),
+        case(
+            "an upgrade by hot swaps of a hub of cold swaps",
+            spec(json!({ "migration": { "strategy": "ColdSwap" }, "upgrade": { "strategy": "HotSwap" } })),
+            refused("invalid_config: spec.upgrade.strategy"),
+        ),
+        case(
+            "an upgrade by cold swaps of a hub of hot swaps",
+            spec(json!({ "upgrade": { "strategy": "ColdSwap" }, "vsn": "2.0.0-rc.1+git" })),
+            Expect::Accepted,
+        ),
+        case(
+            "an upgrade as the hub of cold swaps moves",
+            spec(json!({ "migration": { "strategy": "ColdSwap" }, "upgrade": { "maxConcurrent": 3 }, "vsn": "" })),
             Expect::Accepted,
         ),
         case(

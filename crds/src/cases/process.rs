@@ -25,6 +25,7 @@ pub(super) fn whole() -> Value {
     }
     moving["reason"] = json!("Cancelled");
     moving["message"] = json!("asked for");
+    moving["revision"] = json!("0123456789abcdef");
     moving["target"] = incarnation(5);
     ended["target"] = incarnation(3);
     for field in ["phase", "deadline", "seq"] {
@@ -41,6 +42,10 @@ pub(super) fn whole() -> Value {
             "epoch": 3, "kind": "HotSwap", "result": "Aborted", "reason": "ImportRefused", "trigger": "Wish",
             "from": "n1", "to": "n2", "blackoutMilliseconds": 12, "completionTime": "2026-01-01T00:01:00Z",
         }],
+        "failedUpgrade": {
+            "revision": "0123456789abcdef", "from": "1.8", "to": "1.9", "reason": "ImportRefused", "message": "422",
+            "time": "2026-01-01T00:00:00Z",
+        },
         "mayMiss": { "from": 7, "to": 8, "reason": "NodeLost", "time": "2026-01-01T00:00:00Z" },
         "conditions": [super::hub::condition()],
     });
@@ -62,6 +67,7 @@ fn with_status(status: Value) -> Value {
 fn owner(epoch: u64) -> Value {
     json!({
         "pod": "cart-0-1", "uid": "u", "recordId": "r", "node": "n1", "ip": "10.0.0.1", "epoch": epoch, "vsn": "1.0",
+        "revision": "0123456789abcdef",
     })
 }
 

@@ -175,6 +175,29 @@ fn a_headless_service_needs_a_retention_beyond_dns_caches() {
 }
 
 #[test]
+fn an_upgrade_runs_no_second_worker_in_a_hub_of_cold_swaps() {
+    let with = |strategy: Option<&str>| {
+        let upgrade = strategy.map_or(json!({}), |strategy| json!({ "strategy": strategy }));
+        hub(|object| {
+            object["spec"]["migration"] = json!({ "strategy": "ColdSwap" });
+            object["spec"]["upgrade"] = upgrade;
+        })
+    };
+    assert!(validate(&with(None)).is_ok() && validate(&with(Some("ColdSwap"))).is_ok());
+    let error = validate(&with(Some("HotSwap"))).unwrap_err().to_string();
+    assert_eq!(error, crate::rules::UPGRADE_OF_COLD_SWAPS, "the same words as the API server's");
+}
+
+#[test]
+fn what_the_code_change_is_given_is_bounded() {
+    refused(
+        |object| object["spec"]["upgrade"] = json!({ "extra": { "a": "x".repeat(17 * 1024) } }),
+        "spec.upgrade.extra",
+        "at most 16384",
+    );
+}
+
+#[test]
 fn the_port_is_none_of_the_sidecars() {
     for port in [0, 9700, 9710, 9719] {
         refused(

@@ -29,6 +29,10 @@ vocabulary! {
         StateAtRisk = "StateAtRisk",
         /// An owner that had fenced itself was granted again.
         Regranted = "Regranted",
+        /// Every process that is to run the hub's new code does.
+        Upgraded = "Upgraded",
+        /// A process could not be given the hub's new code; the roll-out stopped.
+        UpgradeFailed = "UpgradeFailed",
         /// A node became a member of a hub.
         MemberJoined = "MemberJoined",
         /// A node is no longer a member of a hub.

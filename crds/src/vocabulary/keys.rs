@@ -28,6 +28,8 @@ pub mod label {
     pub const PROCESS_UID: &str = "processhub.io/process-uid";
     /// The epoch that an incarnation was created with.
     pub const EPOCH: &str = "processhub.io/epoch";
+    /// Name of the code that a pod was made from, one of the hub's `status.revisions`.
+    pub const REVISION: &str = "processhub.io/revision";
     /// The installation that owns the object.
     pub const CLASS: &str = "processhub.io/class";
 }

@@ -41,6 +41,13 @@ vocabulary! {
         NoTargetNodes = "no_target_nodes",
         /// Degraded=False: nothing needs a person.
         AsExpected = "AsExpected",
+        /// Progressing: processes get the code of the present spec.
+        Upgrading = "Upgrading",
+        /// Progressing=False: `spec.upgrade.partition` keeps the rest on the code that they run.
+        UpgradePartitioned = "UpgradePartitioned",
+        /// Progressing=False and Degraded: a process could not be given the new code and runs on with the old one; no
+        /// other is touched.
+        UpgradeFailed = "UpgradeFailed",
         /// Degraded: some processes were recovered without all of their acknowledged state.
         StateLost = "StateLost",
         /// Degraded: some owners cannot be reached.
@@ -121,6 +128,12 @@ vocabulary! {
         ContractVersion = "ContractVersion",
         /// HandoverCapable=False: the hub says `handover: false`.
         HandoverDisabled = "HandoverDisabled",
+        /// Upgraded: the owner runs the code of its hub.
+        UpToDate = "UpToDate",
+        /// Upgraded=False: the owner runs an older code of its hub. Progressing=False: and does not get the new one now.
+        UpgradePending = "UpgradePending",
+        /// Upgraded=False: the last upgrade was undone; the message says why.
+        UpgradeFailed = "UpgradeFailed",
         /// StateDurable=False: the state is on one node only.
         NodeLocal = "NodeLocal",
         /// StateDurable=False: acknowledged state may be missing since a recovery; see `status.mayMiss`.

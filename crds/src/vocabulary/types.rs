@@ -30,6 +30,8 @@ vocabulary! {
         HandoverCapable = "HandoverCapable",
         /// The state would outlive the loss of the owner's node.
         StateDurable = "StateDurable",
+        /// The owner runs the code of the hub's present `vsn` and `template`.
+        Upgraded = "Upgraded",
     }
 }
 

@@ -10,6 +10,7 @@ mod pods;
 mod source;
 mod swaps;
 mod target;
+mod upgrades;
 mod wishes;
 
 use std::pin::Pin;
@@ -140,6 +141,13 @@ scenarios! {
         source::a_capture_that_grows_too_old,
         source::requests_longer_than_the_drain_time,
         source::a_worker_that_crashes_in_peace,
+        upgrades::new_code_up_and_down,
+        upgrades::new_code_by_cold_swap,
+        upgrades::new_code_that_refuses_the_state,
+        upgrades::new_code_that_crashes_on_the_state,
+        upgrades::new_code_that_hangs_on_the_state,
+        upgrades::new_code_is_paused_and_resumed,
+        upgrades::new_code_for_a_canary,
         input::objects_beyond_their_bounds_are_refused,
         input::names_that_are_taken,
         input::templates_that_cannot_be_used,

@@ -8,7 +8,7 @@ use super::Finding;
 use crate::site::{SIDECAR, Signal, Site};
 use crate::trial::{HubOptions, Trial};
 
-/// Its pod does not start: the move is undone and nobody notices.
+/// The pod with the new code does not start: the move is undone and nobody notices.
 pub(super) async fn a_target_that_never_becomes_ready(site: &Site) -> Result<Finding> {
     let options = HubOptions::of("never", 1).spec(json!({"migration": {"deadlineSeconds": 5}}));
     let trial = Trial::begin(site, "never", options, None).await?;
@@ -18,7 +18,6 @@ pub(super) async fn a_target_that_never_becomes_ready(site: &Site) -> Result<Fin
     containers[0]["image"] = "localhost/no-such-image:1".into();
     containers[0]["imagePullPolicy"] = "Never".into();
     trial.change(json!({"template": {"spec": {"containers": containers}}})).await?;
-    trial.wish_away("never-0").await?;
     let reason = trial.swap_aborted("never-0", before.epoch).await?;
     ensure!(reason == "TargetFailed", "undone because of {reason}");
     ensure!(trial.owner("never-0").await?.uid == before.uid, "the owner changed");

@@ -6,6 +6,7 @@
 //! | `GET /audit` | `{"value", "duplicates", "clients": {name: [[from, to], ...]}}`: what was applied |
 //! | `PUT /table/{key}`, `GET /table/{key}` | a value, as text |
 //! | `GET /ballast` | `{"bytes", "digest", "intact"}` of the bytes that give the state its size |
+//! | `GET /origin` | `{"reason", "vsn", "direction", "extra"}`: what the worker was told of the state that it was given |
 //! | `GET /healthz` | 200 in every state |
 //! | `PUT /faults` | only where it is allowed: faults, separated by spaces |
 //!
@@ -26,7 +27,7 @@ use processhub_sdk::Server;
 pub use ballast::Weight;
 pub use ledger::{Increment, Ledger};
 pub use routes::Audit;
-pub use worker::{Counter, Holdings, Options};
+pub use worker::{Counter, Holdings, Options, Origin};
 
 use faults::Faults;
 

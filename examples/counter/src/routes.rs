@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::ballast::{Weight, weigh as weigh_ballast};
 use crate::faults::{Fault, Point};
 use crate::ledger::Increment;
-use crate::worker::Counter;
+use crate::worker::{Counter, Origin};
 
 /// Longest key of the table, in bytes.
 const MAX_KEY: usize = 256;
@@ -36,6 +36,7 @@ pub fn router(counter: Arc<Counter>, faults: bool) -> Router {
         .route("/audit", get(audit))
         .route("/table/{key}", put(write).get(read))
         .route("/ballast", get(weigh))
+        .route("/origin", get(origin))
         .route(HEALTH, get(async || "ok\n"));
     if faults {
         router = router.route("/faults", put(set_faults));
@@ -110,6 +111,11 @@ async fn write(
 
 async fn read(State(counter): State<Arc<Counter>>, Path(key): Path<String>) -> Result<String, StatusCode> {
     counter.holdings.read(|holdings| holdings.table.get(&key).cloned()).ok_or(StatusCode::NOT_FOUND)
+}
+
+/// What this worker was told of the state that it was given; null for one that began here.
+async fn origin(State(counter): State<Arc<Counter>>) -> Json<Option<Origin>> {
+    Json(counter.origin())
 }
 
 async fn weigh(State(counter): State<Arc<Counter>>) -> Result<Json<Weight>, Refused> {

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use processhub_sdk::{
-    Activation, ApplyContext, Blob, CapturePurpose, CodeChange, Consent, ConsentRequest, Reason, Refusal,
-    Table, Tables, Track, Tracked, TrackedPart, Value, Worker,
+    Activation, ApplyContext, Blob, CapturePurpose, CodeChange, Consent, ConsentRequest, Direction, Reason,
+    Refusal, Table, Tables, Track, Tracked, TrackedPart, Value, Worker,
 };
+use serde::Serialize;
 
 use crate::ballast;
 use crate::faults::{Faults, Point};
@@ -23,6 +24,19 @@ pub struct Holdings {
     pub ballast: Blob,
     /// The digest that those bytes had when the process began.
     pub made_as: Value<u64>,
+}
+
+/// What the worker was told of the state that it was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// Why.
+    pub reason: Reason,
+    /// Version of the code that wrote it.
+    pub vsn: String,
+    /// Whether this code is newer or older.
+    pub direction: Direction,
+    /// What the hub's upgrade adds.
+    pub extra: serde_json::Value,
 }
 
 impl Tables for Holdings {
@@ -56,6 +70,7 @@ pub struct Counter {
     /// What it holds.
     pub holdings: Tracked<Holdings>,
     vsn: Mutex<String>,
+    origin: Mutex<Option<Origin>>,
     options: Options,
     /// Faults that are switched on.
     pub faults: Faults,
@@ -83,7 +98,13 @@ impl Counter {
     #[must_use]
     pub fn new(options: Options, faults: Faults) -> Self {
         let vsn = Mutex::new(options.vsn.clone());
-        Self { holdings: Tracked::new(Holdings::default()), vsn, options, faults }
+        let holdings = Tracked::new(Holdings::default());
+        Self { holdings, vsn, origin: Mutex::default(), options, faults }
+    }
+
+    /// With which words the state was given that it holds; none for what began here.
+    pub fn origin(&self) -> Option<Origin> {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins anew.
@@ -132,8 +153,12 @@ impl Worker for Counter {
         })
     }
 
-    fn accept(&self, _: &ApplyContext) -> Result<(), Refusal> {
-        self.faults.strike(Point::Import)
+    fn accept(&self, context: &ApplyContext) -> Result<(), Refusal> {
+        self.faults.strike(Point::Import)?;
+        let ApplyContext { reason, vsn, direction, extra, .. } = context.clone();
+        let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        *origin = Some(Origin { reason, vsn, direction, extra });
+        Ok(())
     }
 
     /// Its versions differ in nothing but their name: there is nothing to convert.

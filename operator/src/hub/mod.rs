@@ -69,6 +69,8 @@ pub async fn run(context: Arc<Context>, triggers: impl Stream<Item = HubKey> + S
     })
     .await;
 }
+/// How soon a hub is looked at again whose code was written down just now, if no watch brings it.
+const RECORDED: Duration = Duration::from_millis(500);
 /// How soon a name that another hub had is asked for again.
 const TAKEN: Duration = Duration::from_secs(5);
 
@@ -131,10 +133,16 @@ async fn pass(
     memory.decided(began.elapsed());
     memory.tell_members(context, hub, &report);
     memory.show(context, hub, Gauges::of(&seen));
+    let sources = status::Sources { hub, seen: &seen, verdict: &verdict, report: &report };
+    if !status::code_is_known(&sources) {
+        // Nothing is made from a template before it is written down: a process that moves later needs it, whatever the
+        // spec says by then. The watch brings the status back.
+        status::write(context, &sources, memory, now).await?;
+        return Ok(RECORDED);
+    }
     // With a client.
     let applied = apply::apply(context, hub, &seen, &plan).await;
     // Also when something could not be written: what the hub says of itself does not wait for it.
-    let sources = status::Sources { hub, seen: &seen, verdict: &verdict, report: &report };
     let wait = status::write(context, &sources, memory, now).await?;
     applied?;
     Ok(next_look(&plan, now).min(wait))

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use processhub_crds::validate::Handover as Carry;
 use processhub_crds::vocabulary::{annotation, label};
-use processhub_crds::{HubProcess, ProcessHub, StaticProcess};
+use processhub_crds::{HubProcess, ProcessHub, Revision, StaticProcess, Upgrade, UpgradeStrategy};
 use processhub_protocol::handover::Handover;
 use processhub_protocol::id::ProcessUid;
 
@@ -17,6 +17,7 @@ use super::{key, nodes};
 use crate::assignments::{ProcessFacts, ProcessKey};
 use crate::context::Context;
 use crate::plan::{self, Child, Inputs, Process, replica};
+use crate::revision;
 
 /// What was seen.
 pub(super) struct Seen {
@@ -149,6 +150,27 @@ fn wants(hub: &ProcessHub, verdict: &Verdict) -> plan::Hub {
         max_concurrent: spec.migration.max_concurrent,
         max_concurrent_per_node: spec.migration.max_concurrent_per_node,
         debounce: spec.cluster_event_debounce_milliseconds,
+        upgrade: upgrade(hub, verdict),
+    }
+}
+
+/// The code that the processes are to run, once it can be used and is written down.
+fn upgrade(hub: &ProcessHub, verdict: &Verdict) -> plan::Upgrade {
+    let known = revision::known(hub);
+    let present = revision::name(hub);
+    let usable = verdict.hub.is_some() && known.iter().any(|known| known.name == present);
+    let code = |known: &Revision| plan::Code {
+        name: known.name.clone(),
+        label: known.label().to_owned(),
+        usable: known.template.is_some(),
+    };
+    let Upgrade { strategy, max_concurrent, partition, extra: _ } = &hub.spec.upgrade;
+    plan::Upgrade {
+        present: if usable { present } else { String::new() },
+        codes: known.iter().map(code).collect(),
+        cold: *strategy == Some(UpgradeStrategy::ColdSwap),
+        max_concurrent: *max_concurrent,
+        partition: *partition,
     }
 }
 

@@ -194,3 +194,84 @@ fn workers_of_another_contract_are_named_with_the_remedy() {
     assert_eq!((degraded.status.as_str(), degraded.reason.as_str()), ("True", "ContractVersion"));
     assert!(degraded.message.contains("cart-0") && degraded.message.contains("SDK"), "{}", degraded.message);
 }
+
+/// Three processes of which one runs the hub's new code.
+fn rolling() -> Scene {
+    let mut scene = scene(3);
+    let code =
+        |name: &str, label: &str| crate::plan::Code { name: name.into(), label: label.into(), usable: true };
+    scene.inputs.hub.upgrade = crate::plan::Upgrade {
+        present: "new".into(),
+        codes: vec![code("old", "1.8"), code("new", "1.9")],
+        cold: false,
+        max_concurrent: 1,
+        partition: 0,
+    };
+    for (name, node, revision) in [("cart-0", "n1", "old"), ("cart-1", "n2", "old"), ("cart-2", "n1", "new")]
+    {
+        scene.serving(name, node).code.revision = revision.into();
+    }
+    scene
+}
+
+fn progress(scene: &Scene) -> (String, String) {
+    let status = scene.status();
+    let said = conditions::get(&status.conditions, "Progressing").unwrap();
+    (said.reason.clone(), said.message.clone())
+}
+
+#[test]
+fn a_roll_out_says_who_runs_what() {
+    let mut scene = rolling();
+    assert_eq!(scene.status().upgraded, 1);
+    let (reason, message) = progress(&scene);
+    assert_eq!(reason, "Upgrading");
+    assert!(message.starts_with("1 run 1.9, 2 run 1.8; 0 change"), "{message}");
+    scene.inputs.hub.paused = true;
+    assert_eq!(progress(&scene).0, "Paused");
+    scene.inputs.hub.paused = false;
+    scene.inputs.hub.upgrade.partition = 2;
+    let (reason, message) = progress(&scene);
+    assert_eq!(reason, "UpgradePartitioned");
+    assert!(message.contains("spec.upgrade.partition"), "{message}");
+}
+
+#[test]
+fn a_roll_out_that_has_stopped_says_why_who_serves_and_what_to_do() {
+    let mut scene = rolling();
+    let failed = crate::assignments::FailedUpgrade {
+        revision: "new".into(),
+        message: "(1.8->1.9): 422 unknown key money".into(),
+    };
+    scene.inputs.facts("cart-1").code.failed = Some(failed);
+    let (reason, message) = progress(&scene);
+    assert_eq!(reason, "UpgradeFailed");
+    let words = "cart-1 (1.8->1.9): 422 unknown key money. 1 run 1.9, 2 run 1.8, all serve; stopped.";
+    assert!(message.starts_with(words), "{message}");
+    assert!(
+        scene.conditions().contains(&"Degraded=True UpgradeFailed".to_owned()),
+        "{:?}",
+        scene.conditions()
+    );
+}
+
+#[test]
+fn the_codes_that_processes_run_keep_their_templates() {
+    let mut scene = scene(1);
+    scene.serving("cart-0", "n1");
+    let first = scene.status().revisions;
+    assert_eq!((first.len(), first[0].number, first[0].template.is_some()), (1, 1, true));
+    scene.hub.status.get_or_insert_default().revisions = first;
+    for vsn in ["2", "3", "4"] {
+        scene.hub.spec.vsn = vsn.into();
+        let next = scene.status().revisions;
+        scene.hub.status.get_or_insert_default().revisions = next;
+    }
+    let kept: Vec<bool> =
+        scene.status().revisions.iter().map(|revision| revision.template.is_some()).collect();
+    // The owner was started before codes had names: it runs the first. 2 is run by nobody, 3 was the last before 4.
+    assert_eq!(kept, [true, false, true, true]);
+    scene.refused = Some((HubReason::TemplateInvalid, "no"));
+    scene.hub.spec.vsn = "5".into();
+    assert_eq!(scene.status().revisions.len(), 4, "code that cannot be used is not written down");
+}

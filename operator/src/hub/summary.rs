@@ -1,5 +1,7 @@
 //! Turns plan, report and processes into conditions, in words for the person on call. Pure.
 
+use std::collections::BTreeMap;
+
 use processhub_crds::HubProcess;
 use processhub_crds::conditions::{Wanted, get};
 use processhub_crds::vocabulary::{HubCondition, HubReason, ProcessCondition, ProcessReason};
@@ -8,7 +10,7 @@ use processhub_protocol::ledger::Kind;
 
 use super::status::Sources;
 use crate::assignments::ProcessFacts;
-use crate::plan::Steadiness;
+use crate::plan::{RolloutReport, Steadiness};
 
 /// So many names stand in a message.
 const NAMED: usize = 3;
@@ -142,6 +144,9 @@ impl Summary {
                 format!("{} processes to start, {} to stop", create + self.starting.len(), delete + going);
             return condition(true, HubReason::Scaling, &message);
         }
+        if let Some(wanted) = self.roll_out(sources) {
+            return wanted;
+        }
         if self.moving > 0 || !report.moves.permitted.is_empty() {
             let message = format!(
                 "{} processes move, {} more are to follow; Rebalanced says what they wait for",
@@ -155,7 +160,55 @@ impl Summary {
         if hub.paused && report.moves.misplaced > 0 {
             return condition(false, HubReason::Paused, &paused(report.moves.misplaced));
         }
+        if report.rollout.kept > 0 {
+            let message = format!(
+                "{}; spec.upgrade.partition keeps the rest on what they run",
+                who_runs_what(&report.rollout.runs)
+            );
+            return condition(false, HubReason::UpgradePartitioned, &message);
+        }
         condition(false, HubReason::Settled, "nothing is left to do")
+    }
+
+    /// What is said of processes that get the hub's new code, or could not be given it.
+    fn roll_out(&self, sources: &Sources<'_>) -> Option<Wanted> {
+        let condition = |status: bool, reason, message: &str| {
+            Some(Wanted::hub(HubCondition::Progressing, status, reason, message))
+        };
+        let RolloutReport { outdated, changing, runs, .. } = &sources.report.rollout;
+        if let Some(words) = self.stopped(sources) {
+            return condition(false, HubReason::UpgradeFailed, &words);
+        }
+        if outdated + changing == 0 {
+            return None;
+        }
+        let runs = who_runs_what(runs);
+        if sources.seen.inputs.hub.paused && *changing == 0 {
+            let message =
+                format!("{runs}; the rest waits until the annotation processhub.io/paused is removed");
+            return condition(false, HubReason::Paused, &message);
+        }
+        let message = format!("{runs}; {changing} change their code, {outdated} do not run the new one yet");
+        condition(true, HubReason::Upgrading, &message)
+    }
+
+    /// Why the roll-out has stopped, if it has.
+    fn stopped(&self, sources: &Sources<'_>) -> Option<String> {
+        let rollout = &sources.report.rollout;
+        let name = rollout.failed.first()?;
+        let facts = sources.seen.inputs.processes.get(name).and_then(|process| process.facts.as_ref());
+        let why = facts.and_then(|facts| facts.code.failed.as_ref()).map_or("", |failed| &failed.message);
+        let desired = sources.report.children.desired;
+        let serving =
+            if self.ready >= desired { "all serve".to_owned() } else { format!("{} serve", self.ready) };
+        let others = match rollout.failed.len() {
+            1 => String::new(),
+            more => format!(" (and {} more)", more - 1),
+        };
+        Some(format!(
+            "{name} {why}{others}. {}, {serving}; stopped. Change spec.vsn or spec.template, also back, to go on",
+            who_runs_what(&rollout.runs)
+        ))
     }
 
     fn balance(&self, sources: &Sources<'_>) -> Wanted {
@@ -164,6 +217,7 @@ impl Summary {
         };
         let report = sources.report;
         let moves = &report.moves;
+        let moving = self.moving.saturating_sub(report.rollout.changing);
         if let Steadiness::TooManyLost { have, had, .. } = report.membership.steadiness {
             let message = format!(
                 "{have} of {had} members are left; nothing is rebalanced until two thirds are back, or for five \
@@ -185,15 +239,15 @@ impl Summary {
             );
             return condition(false, HubReason::LimitReached, &message);
         }
-        if moves.misplaced > 0 || self.moving > 0 {
+        if moves.misplaced > 0 || moving > 0 {
             let backing_off = if moves.backing_off.is_empty() {
                 String::new()
             } else {
                 format!("; after a failure {} wait for the next try", some(&moves.backing_off))
             };
             let message = format!(
-                "{} processes move, {} are not where they belong yet{backing_off}",
-                self.moving, moves.misplaced
+                "{moving} processes move, {} are not where they belong yet{backing_off}",
+                moves.misplaced
             );
             return condition(false, HubReason::Rebalancing, &message);
         }
@@ -239,6 +293,9 @@ impl Summary {
             );
             return condition(true, HubReason::ContractVersion, &message);
         }
+        if let Some(words) = self.stopped(sources) {
+            return condition(true, HubReason::UpgradeFailed, &words);
+        }
         if !self.failing.is_empty() {
             let message = format!(
                 "moves fail again and again: {}; kubectl describe hproc says what the target answered",
@@ -252,6 +309,12 @@ impl Summary {
         }
         condition(false, HubReason::AsExpected, "nothing needs a person")
     }
+}
+
+/// `2 run 1.9, 10 run 1.8`.
+pub(super) fn who_runs_what(runs: &BTreeMap<String, u32>) -> String {
+    let runs: Vec<String> = runs.iter().rev().map(|(code, count)| format!("{count} run {code}")).collect();
+    runs.join(", ")
 }
 
 /// Why there is nowhere to go, with the first few nodes as examples.

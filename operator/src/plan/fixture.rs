@@ -8,8 +8,10 @@ use processhub_protocol::handover::{Handover, Waiting};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
 
-use processhub_operator::assignments::{HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
-use processhub_operator::plan::{Child, Hub, Inputs, Memory, Node, Process};
+use processhub_operator::assignments::{
+    CodeFacts, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
+};
+use processhub_operator::plan::{Child, Hub, Inputs, Memory, Node, Process, Upgrade};
 
 /// The hub `cart` with narrow limits.
 pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
@@ -29,6 +31,7 @@ pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
         max_concurrent: 1,
         max_concurrent_per_node: 1,
         debounce: 500,
+        upgrade: Upgrade::default(),
     }
 }
 
@@ -61,6 +64,7 @@ pub(crate) fn facts(name: &str, node: &str) -> ProcessFacts {
         waiting: Waiting::Nothing,
         settled_by_wish: false,
         failed: None,
+        code: CodeFacts::default(),
     }
 }
 
@@ -72,6 +76,7 @@ pub(crate) fn moving(from: &str, to: &str, phase: MovingPhase) -> Moving {
         from: Some(from.into()),
         to: to.into(),
         phase,
+        revision: String::new(),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::affinity::Term;
 use super::debounce::Memory;
+use super::rollout::Upgrade;
 use crate::assignments::ProcessFacts;
 
 /// Everything that a plan of one hub rests on. Equal inputs give equal plans.
@@ -61,6 +62,8 @@ pub struct Hub {
     pub max_concurrent_per_node: u32,
     /// How long joins and leaves are collected, in milliseconds.
     pub debounce: u64,
+    /// The code that they run, and how they get to it.
+    pub upgrade: Upgrade,
 }
 
 /// A node as far as it matters for placement.

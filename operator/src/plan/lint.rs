@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use processhub_crds::MigrationTrigger;
 use processhub_protocol::ledger::{AbortReason, Kind};
 
+use super::children::ordinal;
 use super::inputs::{Inputs, Process};
 use super::membership::membership;
 use super::{Fitness, Plan};
@@ -50,6 +52,17 @@ pub enum Defect {
         /// The limit.
         limit: u32,
     },
+    /// More processes change their code than `upgrade.maxConcurrent`.
+    #[error("{upgrades} processes change their code at once, {limit} are allowed")]
+    TooManyUpgrades {
+        /// How many.
+        upgrades: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// Processes change their code although one could not.
+    #[error("the roll-out goes on although {0} could not be given the code")]
+    UpgradeAfterFailure(String),
     /// A move is withdrawn that is frozen, committed or not there.
     #[error("{0} has nothing that could be withdrawn")]
     Unwithdrawable(String),
@@ -90,8 +103,14 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
             defects.push(Defect::MovedAndDeleted(name.clone()));
         }
         let stays = facts.node.as_ref() == Some(&go.node);
-        if stays && facts.owner == OwnerState::Serving {
+        let upgrade = &inputs.hub.upgrade;
+        let upgrades = go.trigger == MigrationTrigger::Upgrade && upgrade.runs(facts) != go.revision;
+        if stays && facts.owner == OwnerState::Serving && !upgrades {
             defects.push(Defect::Nowhere(name.clone()));
+        }
+        if go.trigger == MigrationTrigger::Upgrade && !super::moves::is_stuck(&inputs.hub, facts) {
+            load.upgrades += 1;
+            load.upgrade_begins = true;
         }
         match facts.owner {
             // A pod that is killed at a deadline waits for no limit.
@@ -106,6 +125,9 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
             | OwnerState::Unreachable => {}
         }
     }
+    if load.upgrade_begins {
+        load.judge_upgrades(inputs, &plan.children.delete, &mut defects);
+    }
     load.judge(inputs, &mut defects);
     children(inputs, plan, &mut defects);
     defects
@@ -118,6 +140,8 @@ struct Load<'a> {
     nodes: BTreeMap<&'a str, u32>,
     begun: BTreeSet<&'a str>,
     any: bool,
+    upgrades: u32,
+    upgrade_begins: bool,
 }
 
 impl<'a> Load<'a> {
@@ -127,6 +151,7 @@ impl<'a> Load<'a> {
             return;
         }
         self.hub += 1;
+        self.upgrades += u32::from(moving.trigger == MigrationTrigger::Upgrade);
         if moving.phase != MovingPhase::Committed {
             self.touch(moving.from.as_deref(), &moving.to);
         }
@@ -149,6 +174,29 @@ impl<'a> Load<'a> {
         *self.nodes.entry(to).or_default() += 1;
         if let Some(from) = from.filter(|from| *from != to) {
             *self.nodes.entry(from).or_default() += 1;
+        }
+    }
+
+    /// Nor does anybody change its code after another could not.
+    fn judge_upgrades(&self, inputs: &Inputs, doomed: &[String], defects: &mut Vec<Defect>) {
+        let upgrade = &inputs.hub.upgrade;
+        if self.upgrades > upgrade.max_concurrent {
+            defects.push(Defect::TooManyUpgrades { upgrades: self.upgrades, limit: upgrade.max_concurrent });
+        }
+        let order =
+            |name: &String| (ordinal(&inputs.hub.name, name).is_none(), ordinal(&inputs.hub.name, name));
+        let stays = |(name, process): &(&String, &Process)| !process.deleting && !doomed.contains(name);
+        let mut names: Vec<&String> = inputs.processes.iter().filter(stays).map(|(name, _)| name).collect();
+        names.sort_by_key(|name| (order(name), *name));
+        let kept = usize::try_from(upgrade.partition).unwrap_or(usize::MAX).min(names.len());
+        let failed = names[kept..].iter().find(|name| {
+            let facts = inputs.processes[**name].facts.as_ref();
+            let failed = facts.and_then(|facts| facts.code.failed.as_ref());
+            failed.is_some_and(|failed| failed.revision == upgrade.present)
+                && facts.is_some_and(|facts| upgrade.runs(facts) != upgrade.present)
+        });
+        if let Some(failed) = failed {
+            defects.push(Defect::UpgradeAfterFailure((*failed).clone()));
         }
     }
 

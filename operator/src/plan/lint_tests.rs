@@ -7,8 +7,13 @@ use crate::plan::Child;
 use crate::plan::fixture::{Populate, inputs, moving};
 
 fn go(node: &str) -> Assignment {
-    let go =
-        Go { kind: Kind::HotSwap, node: node.into(), trigger: MigrationTrigger::Rebalance, epoch: Epoch(7) };
+    let go = Go {
+        kind: Kind::HotSwap,
+        node: node.into(),
+        trigger: MigrationTrigger::Rebalance,
+        revision: String::new(),
+        epoch: Epoch(7),
+    };
     Assignment { go: Some(go), ..Assignment::default() }
 }
 

@@ -18,6 +18,7 @@ mod membership;
 mod moves;
 pub mod placement;
 mod report;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub use lint::{Defect, lint};
 pub use membership::Fitness;
 pub use moves::Rank;
 pub use report::{MembershipReport, MovesReport, PlacementReport, Report};
+pub use rollout::{Code, RolloutReport, Upgrade};
 
 use crate::assignments::Assignment;
 
@@ -68,10 +70,15 @@ pub fn plan(inputs: &Inputs) -> (Plan, Report) {
     let (memory, members) = debounce::settle(&inputs.memory, &fitness, now, inputs.hub.debounce);
     let children = children::children(&inputs.hub, &inputs.processes, &inputs.taken);
     let homes = homes::homes(inputs, &fitness, &members.targets, &children.delete);
-    let moves = moves::moves(inputs, &fitness, &members.steadiness, &homes);
+    let rollout = rollout::rollout(inputs, &children.delete);
+    let found = moves::Found { fitness: &fitness, steadiness: &members.steadiness, homes: &homes };
+    let moves = moves::moves(inputs, &found, &rollout);
     let wake = members.wake.into_iter().chain(homes.wake).chain(moves.wake).min();
 
-    let report = report::report(inputs, &fitness, &members, &children, &homes, &moves);
+    let report = Report {
+        rollout: rollout.report,
+        ..report::report(inputs, &fitness, &members, &children, &homes, &moves)
+    };
     let plan = Plan { children, assignments: moves.assignments, memory, wake };
     debug_assert_eq!(lint(inputs, &plan), Vec::new(), "{report}");
     (plan, report)

@@ -13,6 +13,7 @@ use super::homes::{Authority, Home, Homes, as_milliseconds};
 use super::inputs::{Hub, Inputs};
 use super::limits::{Blocked, Limits, Travel};
 use super::membership::Fitness;
+use super::rollout::{Rollout, is_outdated};
 use crate::assignments::{Assignment, Go, Held, Moving, MovingPhase, OwnerState, ProcessFacts};
 
 /// Why a move is wanted, most pressing first.
@@ -30,6 +31,8 @@ pub enum Rank {
     Pin,
     /// The distribution wants it elsewhere.
     Rebalance,
+    /// Its hub has other code, and this is its turn.
+    Upgrade(u32),
 }
 
 impl Rank {
@@ -38,7 +41,7 @@ impl Rank {
     pub fn presses(self) -> bool {
         match self {
             Self::Recover | Self::Start | Self::Leaving => true,
-            Self::Wish | Self::Pin | Self::Rebalance => false,
+            Self::Wish | Self::Pin | Self::Rebalance | Self::Upgrade(_) => false,
         }
     }
 
@@ -46,7 +49,7 @@ impl Rank {
     fn takes_place(self) -> bool {
         match self {
             Self::Recover | Self::Start => false,
-            Self::Leaving | Self::Wish | Self::Pin | Self::Rebalance => true,
+            Self::Leaving | Self::Wish | Self::Pin | Self::Rebalance | Self::Upgrade(_) => true,
         }
     }
 }
@@ -84,14 +87,20 @@ struct Candidate<'a> {
     stuck: bool,
 }
 
+/// What the steps before found.
+pub struct Found<'a> {
+    /// Which nodes are fit.
+    pub fitness: &'a BTreeMap<String, Fitness>,
+    /// Whether the members may be acted upon.
+    pub steadiness: &'a Steadiness,
+    /// Where the processes belong.
+    pub homes: &'a Homes<'a>,
+}
+
 /// Decides.
 #[must_use]
-pub fn moves(
-    inputs: &Inputs,
-    fitness: &BTreeMap<String, Fitness>,
-    steadiness: &Steadiness,
-    homes: &Homes<'_>,
-) -> Moves {
+pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves {
+    let Found { fitness, steadiness, homes } = found;
     let mut result = Moves::default();
     let mut candidates = Vec::new();
     let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
@@ -103,7 +112,7 @@ pub fn moves(
         if inputs.hub.deleting {
             continue;
         }
-        let step = Step { inputs, fitness, steadiness, facts, name, home };
+        let step = Step { inputs, fitness, steadiness, rollout, facts, name, home };
         let mut assignment = match &facts.moving {
             Some(moving) => step.under_way(moving, &mut result),
             None => step.at_rest(&mut candidates, &mut result),
@@ -117,12 +126,22 @@ pub fn moves(
         }
     }
     candidates.sort_by_key(|candidate: &Candidate<'_>| (candidate.rank, candidate.name));
-    permit(candidates, &mut limits, &mut result);
+    permit(candidates, &mut limits, rollout.slots, &mut result);
     result
 }
 
-fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &mut Moves) {
+fn permit<'a>(
+    candidates: Vec<Candidate<'a>>,
+    limits: &mut Limits<'a>,
+    mut upgrades: u32,
+    result: &mut Moves,
+) {
     for Candidate { rank, name, go, travel, stuck } in candidates {
+        let upgrade = matches!(rank, Rank::Upgrade(_)) && !stuck;
+        if upgrade && upgrades == 0 {
+            result.assignments.entry(name.to_owned()).or_default().held = Some(in_its_turn());
+            continue;
+        }
         let blocked = if stuck || !rank.takes_place() {
             None
         } else if rank.presses() {
@@ -132,6 +151,7 @@ fn permit<'a>(candidates: Vec<Candidate<'a>>, limits: &mut Limits<'a>, result: &
         } else {
             limits.take(travel).err()
         };
+        upgrades -= u32::from(upgrade && blocked.is_none());
         let assignment = result.assignments.entry(name.to_owned()).or_default();
         match blocked {
             None => {
@@ -159,6 +179,13 @@ fn deferred(blocked: &Blocked) -> Held {
     Held { reason: ProcessReason::Deferred, message }
 }
 
+fn in_its_turn() -> Held {
+    Held {
+        reason: ProcessReason::Deferred,
+        message: "waits for its turn to get the new code (spec.upgrade.maxConcurrent of the hub)".to_owned(),
+    }
+}
+
 fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> MigrationTrigger {
     let node = facts.node.as_deref().and_then(|node| fitness.get(node));
     match node {
@@ -176,13 +203,18 @@ fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> Migrat
 
 /// Says what it is for: the recovery of a dead owner must not be taken for a move of the owner that it brings.
 fn go(inputs: &Inputs, facts: &ProcessFacts, node: &str, trigger: MigrationTrigger) -> Go {
-    let kind = match (facts.owner, inputs.hub.migration) {
+    let hub = &inputs.hub;
+    let upgrades = trigger == MigrationTrigger::Upgrade;
+    let kind = match (facts.owner, hub.migration) {
         (OwnerState::None, _) => Kind::Start,
         (OwnerState::Dead, _) => Kind::Recover,
+        (_, MigrationStrategy::HotSwap) if upgrades && hub.upgrade.cold => Kind::ColdSwap,
         (_, MigrationStrategy::HotSwap) => Kind::HotSwap,
         (_, MigrationStrategy::ColdSwap) => Kind::ColdSwap,
     };
-    Go { kind, node: node.to_owned(), trigger, epoch: facts.epoch }
+    // A move keeps the code: what a process does in an emergency is no trial of new code.
+    let revision = if upgrades { &hub.upgrade.present } else { hub.upgrade.keeps(facts) };
+    Go { kind, node: node.to_owned(), trigger, revision: revision.to_owned(), epoch: facts.epoch }
 }
 
 /// One process.
@@ -190,6 +222,7 @@ struct Step<'a> {
     inputs: &'a Inputs,
     fitness: &'a BTreeMap<String, Fitness>,
     steadiness: &'a Steadiness,
+    rollout: &'a Rollout<'a>,
     facts: &'a ProcessFacts,
     name: &'a str,
     home: &'a Home<'a>,
@@ -205,7 +238,8 @@ impl<'a> Step<'a> {
             Home::Stays | Home::Pending(_) => true,
             Home::Doomed => false,
         };
-        if elsewhere && moving.phase == MovingPhase::Prepared {
+        let outdated = is_outdated(self.inputs, self.rollout, self.name, self.facts);
+        if (elsewhere || outdated) && moving.phase == MovingPhase::Prepared {
             assignment.give_up = Some(AbortReason::Withdrawn);
             result.withdrawn.push(self.name.to_owned());
         }
@@ -227,9 +261,10 @@ impl<'a> Step<'a> {
                 result.pending.push(self.name.to_owned());
                 return held(reason.clone());
             }
-            Home::Stays | Home::Doomed => return Assignment::default(),
+            Home::Stays => return self.stays(),
+            Home::Doomed => return Assignment::default(),
         };
-        let Some((rank, trigger)) = self.wanted(node, by) else { return Assignment::default() };
+        let Some((rank, trigger)) = self.wanted(node, by) else { return self.upgrade(node, candidates) };
         result.misplaced += u32::from(rank != Rank::Start);
         if let Some(reason) = self.suspended(rank) {
             result.suspended.push(self.name.to_owned());
@@ -249,6 +284,52 @@ impl<'a> Step<'a> {
             });
         }
         Assignment::default()
+    }
+
+    /// It changes its code where it is, in its turn. Nothing but that is wanted of it.
+    fn upgrade(&self, node: &'a str, candidates: &mut Vec<Candidate<'a>>) -> Assignment {
+        let Some(turn) = self.rollout.turn(self.name) else { return Assignment::default() };
+        let rank = Rank::Upgrade(turn);
+        if self.rollout.report.failed.iter().any(|failed| failed == self.name) {
+            // It says so itself.
+            return Assignment::default();
+        }
+        let held = self.suspended(rank).or_else(|| self.stopped());
+        if held.is_none() && self.can_begin(rank) {
+            candidates.push(Candidate {
+                rank,
+                name: self.name,
+                go: go(self.inputs, self.facts, node, MigrationTrigger::Upgrade),
+                travel: Travel { from: self.facts.node.as_deref(), to: node },
+                stuck: is_stuck(&self.inputs.hub, self.facts),
+            });
+        }
+        Assignment { held, ..Assignment::default() }
+    }
+
+    /// Its node takes no pod with new code either.
+    fn stays(&self) -> Assignment {
+        let held = self.rollout.turn(self.name).map(|_| {
+            self.stopped().unwrap_or_else(|| Held {
+                reason: ProcessReason::UpgradePending,
+                message:
+                    "its node takes nothing new; it gets the new code when it has moved, or when the node is \
+                          uncordoned"
+                        .to_owned(),
+            })
+        });
+        Assignment { held, ..Assignment::default() }
+    }
+
+    /// Another process could not be given the new code.
+    fn stopped(&self) -> Option<Held> {
+        let first = self.rollout.report.failed.first().filter(|failed| *failed != self.name)?;
+        Some(Held {
+            reason: ProcessReason::UpgradePending,
+            message: format!(
+                "the roll-out has stopped: {first} could not be given the new code; its condition Upgraded says why"
+            ),
+        })
     }
 
     /// Whether it has to move to be at `node`, and why.
@@ -315,7 +396,7 @@ impl<'a> Step<'a> {
             // A wish is one attempt: one that stands after a failure was made anew.
             Rank::Wish => true,
             Rank::Pin => failed.to != node,
-            Rank::Recover | Rank::Start | Rank::Leaving | Rank::Rebalance => false,
+            Rank::Recover | Rank::Start | Rank::Leaving | Rank::Rebalance | Rank::Upgrade(_) => false,
         };
         let until = backoff::until(failed, rank.presses());
         let now = as_milliseconds(self.inputs.now);
@@ -337,7 +418,9 @@ impl<'a> Step<'a> {
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
             Rank::Recover | Rank::Start | Rank::Leaving => true,
-            Rank::Wish | Rank::Pin | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
+            Rank::Wish | Rank::Pin | Rank::Rebalance | Rank::Upgrade(_) => {
+                self.facts.owner == OwnerState::Serving
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::homes::{Home, Homes};
 use super::inputs::Inputs;
 use super::membership::Fitness;
 use super::moves::Moves;
+use super::rollout::RolloutReport;
 
 /// Beside a [`Plan`](super::Plan): what was done and why the rest was not.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Report {
     pub placement: PlacementReport,
     /// What moves and what waits.
     pub moves: MovesReport,
+    /// How far the processes are with the code of their hub.
+    pub rollout: RolloutReport,
 }
 
 /// Who may be a target.
@@ -74,6 +77,7 @@ impl Report {
     pub fn is_settled(&self) -> bool {
         self.moves.misplaced == 0
             && self.moves.under_way == 0
+            && self.rollout.outdated == 0
             && self.placement.pending.is_empty()
             && self.children.create.is_empty()
             && self.children.delete.is_empty()
@@ -137,6 +141,7 @@ pub(super) fn report(
         children: children.clone(),
         placement,
         moves,
+        rollout: RolloutReport::default(),
     }
 }
 
@@ -146,7 +151,8 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}{}", self.membership, Changes(&self.children), self.placement, self.moves)
+        let Self { membership, children, placement, moves, rollout } = self;
+        write!(f, "{membership}{}{placement}{moves}{rollout}", Changes(children))
     }
 }
 
@@ -211,6 +217,18 @@ impl fmt::Display for MovesReport {
         line(f, "wait for limits", &self.limited)?;
         line(f, "suspended", &self.suspended)?;
         line(f, "back off", &self.backing_off)
+    }
+}
+
+impl fmt::Display for RolloutReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { current: _, outdated, kept, changing, failed, runs } = self;
+        if outdated + kept + changing == 0 {
+            return Ok(());
+        }
+        let runs: Vec<String> = runs.iter().map(|(code, count)| format!("{code}={count}")).collect();
+        writeln!(f, "code: {}; {changing} under way, {outdated} to change, {kept} kept", list(&runs))?;
+        line(f, "stopped by", failed)
     }
 }
 

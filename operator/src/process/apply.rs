@@ -27,6 +27,7 @@ use super::{memory, observe, pod, record, status, tell};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
+use crate::revision;
 
 /// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
 pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
@@ -240,22 +241,27 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
         .and_then(|report| report.blackout_microseconds)
         .filter(|_| carried && succeeded)
         .map(|microseconds| (microseconds + 500) / 1000);
+    let go = seen.assignment.as_ref().and_then(|assignment| assignment.go.as_ref());
     let trigger = match transition {
         Transition::Prepare { kind: Kind::Start, .. } => MigrationTrigger::Start,
-        _ => seen
-            .assignment
-            .as_ref()
-            .and_then(|assignment| assignment.go.as_ref())
-            .map_or(MigrationTrigger::Recovery, |go| go.trigger),
+        _ => go.map_or(MigrationTrigger::Recovery, |go| go.trigger),
     };
+    let status = seen.object.status.as_ref();
+    let moved_to = status.and_then(|status| Some(status.migration.as_ref()?.revision.as_str()));
+    let to = seen.label(moved_to.unwrap_or_default());
+    let owner = status.and_then(|status| status.owner.as_ref());
+    let from = owner.map_or_else(String::new, |owner| seen.label(&owner.revision));
+    let said = target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default();
     record::Circumstances {
         process: seen.object.name_any(),
         now: Timestamp::now(),
         deadline: Duration::from_secs(seen.hub.spec.migration.deadline_seconds),
         trigger,
+        revision: go.map(|go| go.revision.clone()).unwrap_or_default(),
+        versions: (from, to),
         source_ip: source.and_then(|pod| seen.ip(&pod.uid)),
         target_ip: target.and_then(|uid| seen.ip(uid)),
-        target_vsn: target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default(),
+        target_vsn: if said.is_empty() { seen.vsn(moved_to.unwrap_or_default()) } else { said },
         stateless: target_report.is_some_and(|report| report.worker.can_hand_over == Some(false)),
         message: failure.or_else(|| status::target_words(seen)),
         blamed: status::blamed(seen),
@@ -272,9 +278,13 @@ async fn create_pod(
     epoch: Epoch,
     gated: bool,
 ) -> Result<Pod, CallError> {
-    validate(&seen.hub).map_err(|invalid| missing("create pod", &invalid.to_string()))?;
+    let revision = seen.object.status.as_ref().and_then(|status| status.migration.as_ref());
+    let revision = revision.map_or("", |migration| &migration.revision);
+    let hub = revision::hub_with(&seen.hub, revision)
+        .ok_or_else(|| missing("create pod", &format!("the template of revision {revision}")))?;
+    validate(&hub).map_err(|invalid| missing("create pod", &invalid.to_string()))?;
     let blueprint = Blueprint {
-        hub: &seen.hub,
+        hub: &hub,
         process: &seen.object,
         name,
         node,

@@ -1,16 +1,20 @@
 //! The commands to sidecars, from what was seen. Each is complete: a sidecar asks nothing back.
 
 use kube::ResourceExt;
+use processhub_crds::is_down;
 use processhub_crds::vocabulary::label;
+use processhub_protocol::contract::Direction;
 use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
 use processhub_protocol::wire::{
-    Activate, Addressee, CONTROL_PORT, Freeze, Grant, HandOn, Import, ImportReason, Peer, StartInfo,
+    Activate, Addressee, CONTROL_PORT, CodeChange, Freeze, Grant, HandOn, Import, ImportReason, Peer,
+    StartInfo,
 };
 
 use super::observation::Observation;
 use crate::call::CallError;
 use crate::context::Context;
+use crate::revision;
 use crate::sidecar_client::Address;
 
 pub(super) fn freeze(seen: &Observation, uid: &PodUid, epoch: Epoch, capture: bool) -> Freeze {
@@ -38,6 +42,26 @@ pub(super) fn import(
         from,
         timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
         reason,
+        code_change: code_change(seen),
+    })
+}
+
+/// What the target's worker has to know, where its code is another one than the source's.
+pub(super) fn code_change(seen: &Observation) -> Option<CodeChange> {
+    let to = &seen.object.status.as_ref()?.migration.as_ref()?.revision;
+    let from = seen.runs()?;
+    if to.is_empty() || to == from {
+        return None;
+    }
+    let down = is_down(revision::known(&seen.hub), from, to);
+    let extra = &seen.hub.spec.upgrade.extra;
+    // An object that came as JSON can be written as JSON.
+    let text =
+        if extra.is_empty() { String::new() } else { serde_json::to_string(extra).unwrap_or_default() };
+    Some(CodeChange {
+        from: seen.vsn(from),
+        direction: if down { Direction::Down } else { Direction::Up },
+        extra: text,
     })
 }
 

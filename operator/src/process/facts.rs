@@ -9,7 +9,9 @@ use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
 
 use super::observation::Observation;
-use crate::assignments::{FailedMove, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey};
+use crate::assignments::{
+    CodeFacts, FailedMove, FailedUpgrade, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
+};
 
 /// The facts of an observation.
 #[must_use]
@@ -30,7 +32,23 @@ pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
         waiting,
         settled_by_wish: settled_by_wish(seen, &status),
         failed: failed(&status),
+        code: code(&status),
     }
+}
+
+fn code(status: &HubProcessStatus) -> CodeFacts {
+    let failed = status.failed_upgrade.as_ref().map(|failed| FailedUpgrade {
+        revision: failed.revision.clone(),
+        message: format!("({}->{}): {}", failed.from, failed.to, words(failed)),
+    });
+    let revision = status.owner.as_ref().map(|owner| owner.revision.clone()).unwrap_or_default();
+    CodeFacts { revision, failed }
+}
+
+/// Why an upgrade was undone: in the worker's words, where it has any.
+pub(super) fn words(failed: &processhub_crds::FailedUpgrade) -> &str {
+    let reason = failed.reason.map_or("unknown", |reason| reason.as_str());
+    failed.message.as_deref().filter(|message| !message.is_empty()).unwrap_or(reason)
 }
 
 fn owner(seen: &Observation) -> OwnerState {
@@ -63,6 +81,7 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
         trigger: written.trigger,
         from: source.map(|pod| pod.node.clone()),
         to: migration.target_node.clone(),
+        revision: written.revision.clone(),
         phase: match migration.phase {
             Phase::Prepared if frozen => MovingPhase::Frozen,
             Phase::Prepared => MovingPhase::Prepared,
@@ -74,19 +93,23 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
 
 fn settled_by_wish(seen: &Observation, status: &HubProcessStatus) -> bool {
     let node = seen.ledger.owner.as_ref().map(|owner| &owner.pod.node);
-    status.last_migration.as_ref().is_some_and(|last| {
+    // New code leaves it where it is.
+    let last = status.history.iter().find(|last| last.trigger != MigrationTrigger::Upgrade);
+    last.is_some_and(|last| {
         last.trigger == MigrationTrigger::Wish
             && last.result == MigrationResult::Succeeded
-            && last.target.node.as_ref() == node
+            && last.to.as_ref() == node
     })
 }
 
 fn failed(status: &HubProcessStatus) -> Option<FailedMove> {
-    let last = status.last_migration.as_ref().filter(|last| last.result != MigrationResult::Succeeded)?;
-    let in_a_row = status.history.iter().take_while(|one| one.result != MigrationResult::Succeeded).count();
+    // What the new code could not says nothing of the node, nor of the code that the process runs.
+    let mut moves = status.history.iter().filter(|one| one.trigger != MigrationTrigger::Upgrade);
+    let last = moves.next().filter(|last| last.result != MigrationResult::Succeeded)?;
+    let in_a_row = 1 + moves.take_while(|one| one.result != MigrationResult::Succeeded).count();
     let at: Timestamp = last.completion_time.0;
     Some(FailedMove {
-        to: last.target.node.clone().unwrap_or_default(),
+        to: last.to.clone().unwrap_or_default(),
         reason: last.reason,
         at,
         times: u32::try_from(in_a_row).unwrap_or(u32::MAX).max(1),
@@ -151,10 +174,28 @@ mod tests {
             (MigrationTrigger::Rebalance, "n4", false),
             (MigrationTrigger::Wish, "elsewhere", false),
         ] {
-            let last = seen.object.status.as_mut().and_then(|status| status.last_migration.as_mut()).unwrap();
-            (last.trigger, last.target.node) = (trigger, Some(node.into()));
+            let last = &mut seen.object.status.as_mut().unwrap().history[0];
+            (last.trigger, last.to) = (trigger, Some(node.into()));
             assert_eq!(facts(&seen, Waiting::Nothing).settled_by_wish, by_wish, "{trigger} to {node}");
         }
+    }
+
+    #[test]
+    fn an_upgrade_that_failed_is_no_failed_move_and_leaves_a_wish_in_force() {
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        steps.push(crate::process::record::tests::commit(2, None, None));
+        steps.push(end(MoveResult::Succeeded));
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        steps.push(Transition::Abort { reason: AbortReason::ImportRefused });
+        steps.push(end(MoveResult::Aborted));
+        let mut seen = seen(&steps, 0);
+        assert!(facts(&seen, Waiting::Nothing).failed.is_some());
+        let status = seen.object.status.as_mut().unwrap();
+        status.history[0].trigger = MigrationTrigger::Upgrade;
+        let facts = facts(&seen, Waiting::Nothing);
+        assert_eq!(facts.failed, None, "nothing is said of the node");
+        assert!(facts.settled_by_wish);
     }
 
     #[test]

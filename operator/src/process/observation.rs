@@ -22,6 +22,7 @@ use super::incarnation::{Gravity, PodFacts};
 use super::proof::Proof;
 use crate::assignments::Assignment;
 use crate::index::ProcessName;
+use crate::revision;
 
 /// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
 const WAY_MILLISECONDS: u64 = 1000;
@@ -83,6 +84,27 @@ impl Observation {
     #[must_use]
     pub fn status(&self) -> HubProcessStatus {
         self.object.status.clone().unwrap_or_default()
+    }
+
+    /// For people: the version of a code of the hub.
+    #[must_use]
+    pub fn label(&self, revision: &str) -> String {
+        revision::label(&self.hub, revision)
+    }
+
+    /// The hub's word for the version of one of its codes; empty if it has none.
+    #[must_use]
+    pub fn vsn(&self, revision: &str) -> String {
+        let found = revision::known(&self.hub).iter().find(|known| known.name == revision);
+        found.map(|known| known.vsn.clone()).unwrap_or_default()
+    }
+
+    /// Name of the code that the owner runs: one that was started before codes had names runs the first that was named.
+    #[must_use]
+    pub fn runs(&self) -> Option<&str> {
+        let owner = self.object.status.as_ref()?.owner.as_ref()?;
+        let first = revision::known(&self.hub).first().map(|first| first.name.as_str());
+        if owner.revision.is_empty() { first } else { Some(&owner.revision) }
     }
 
     /// The incarnation that is left by the move; outside one, the owner.

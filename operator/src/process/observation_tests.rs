@@ -67,6 +67,7 @@ fn go(epoch: u64) -> Assignment {
         kind: Kind::HotSwap,
         node: "n5".into(),
         trigger: MigrationTrigger::Rebalance,
+        revision: String::new(),
         epoch: Epoch(epoch),
     };
     Assignment { go: Some(go), ..Assignment::default() }
@@ -200,6 +201,7 @@ fn a_pod_above_the_ledger_stops_everything_even_if_the_owner_is_dead() {
         kind: Kind::Recover,
         node: "n5".into(),
         trigger: MigrationTrigger::Recovery,
+        revision: String::new(),
         epoch: seen.ledger.epoch,
     };
     seen.assignment = Some(Assignment { go: Some(go), ..Assignment::default() });

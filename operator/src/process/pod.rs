@@ -14,11 +14,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use processhub_crds::vocabulary::{finalizer, label};
-use processhub_crds::{HubProcess, Migration, MigrationStrategy, ProcessHub, Worker};
+use processhub_crds::{HubProcess, Migration, MigrationStrategy, ProcessHub, UpgradeStrategy, Worker};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{CONTROL_PORT, path};
 
-use crate::credentials;
+use crate::{credentials, revision};
 
 /// Name of our container.
 pub const SIDECAR: &str = "processhub-sidecar";
@@ -99,8 +99,10 @@ pub fn build(blueprint: &Blueprint<'_>) -> Pod {
         (label::PROCESS.to_owned(), process.name_any()),
         (label::PROCESS_UID.to_owned(), process.uid().unwrap_or_default()),
         (label::EPOCH.to_owned(), epoch.to_string()),
+        (label::REVISION.to_owned(), revision::name(hub)),
     ]);
-    let cold = hub.spec.migration.strategy == MigrationStrategy::ColdSwap;
+    let cold = hub.spec.migration.strategy == MigrationStrategy::ColdSwap
+        || hub.spec.upgrade.strategy == Some(UpgradeStrategy::ColdSwap);
     let mut spec = template.spec.clone().unwrap_or_default();
     spec.affinity = Some(pinned(spec.affinity, node));
     spec.restart_policy = Some("Always".to_owned());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
-    ActiveMigration, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
+    ActiveMigration, FailedUpgrade, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
     MigrationTrigger, Owner, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
@@ -17,6 +17,9 @@ use processhub_protocol::ledger::{
 };
 
 use super::words::{abort_reason, kind, kind_word, move_reason, result_word};
+
+/// Longest version of code on an object.
+const MAX_VSN: usize = 64;
 
 /// A status that this operator does not understand: written by a newer one, or by hand. Nothing is touched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +90,10 @@ pub struct Circumstances {
     pub deadline: Duration,
     /// What causes a move that is being prepared.
     pub trigger: MigrationTrigger,
+    /// The code of the target of a move that is being prepared.
+    pub revision: String,
+    /// The versions that an upgrade goes from and to, for people.
+    pub versions: (String, String),
     /// Address of the source, as far as it is known.
     pub source_ip: Option<String>,
     /// Address of the target, as far as it is known.
@@ -139,7 +146,8 @@ pub fn write(
                 node: owner.pod.node.clone(),
                 ip: around.target_ip.clone().unwrap_or_default(),
                 epoch: owner.epoch.0,
-                vsn: around.target_vsn.clone(),
+                vsn: conditions::bounded(&around.target_vsn, MAX_VSN).to_owned(),
+                revision: migration.revision.clone(),
             });
         }
         Transition::Abort { reason } => {
@@ -160,6 +168,9 @@ pub fn write(
         }
         Transition::End { result } => {
             let ended = next.migration.take()?;
+            if let Some(failed) = failed_upgrade(&ended, *result, around) {
+                next.failed_upgrade = Some(failed);
+            }
             // A re-grant has no target: it is no move, and the history is about moves.
             if !ended.target.pod.is_empty() {
                 next.record(ended_record(ended, *result, around));
@@ -195,6 +206,7 @@ fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumsta
             epoch: migration.epoch.0,
             ..Incarnation::default()
         },
+        revision: around.revision.clone(),
         seq: None,
         digest: None,
         bytes: None,
@@ -208,6 +220,27 @@ fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumsta
         message: None,
         start_time: conditions::time(around.now),
     }
+}
+
+/// What is said of an upgrade that was undone because of what the new code or the old one did, or because a person said
+/// so. One that was merely given up is no failure, and will be tried again.
+fn failed_upgrade(
+    ended: &ActiveMigration,
+    result: MoveResult,
+    around: &Circumstances,
+) -> Option<FailedUpgrade> {
+    let undone = ended.trigger == MigrationTrigger::Upgrade && result != MoveResult::Succeeded;
+    let given_up = matches!(ended.reason, Some(MoveReason::Withdrawn | MoveReason::SourceLost));
+    let (from, to) = &around.versions;
+    let version = |version: &String| conditions::bounded(version, MAX_VSN).to_owned();
+    (undone && !given_up).then(|| FailedUpgrade {
+        revision: ended.revision.clone(),
+        from: version(from),
+        to: version(to),
+        reason: ended.reason,
+        message: ended.message.clone(),
+        time: conditions::time(around.now),
+    })
 }
 
 /// The epoch in a pod's name.
@@ -243,6 +276,7 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
         | MigrationTrigger::Wish
         | MigrationTrigger::Rebalance
         | MigrationTrigger::Pinned
+        | MigrationTrigger::Upgrade
         | MigrationTrigger::Recovery => LossReason::RecordLost,
     }
 }
@@ -259,6 +293,8 @@ pub(crate) mod tests {
             now: Timestamp::from_second(1_000).unwrap(),
             deadline: Duration::from_secs(600),
             trigger: MigrationTrigger::Wish,
+            revision: "new".into(),
+            versions: ("1.7".into(), "1.8".into()),
             source_ip: Some("10.0.0.1".into()),
             target_ip: Some("10.0.0.2".into()),
             target_vsn: "1.8".into(),
@@ -381,6 +417,44 @@ pub(crate) mod tests {
             let ledger = read(&prepared).unwrap().after("cart-3", &failed).unwrap();
             assert_eq!(read(&aborted).unwrap(), ledger);
         }
+    }
+
+    #[test]
+    fn an_upgrade_that_was_undone_is_kept_by_the_code_that_it_was_for_unless_it_was_merely_given_up() {
+        let upgrade = Circumstances { trigger: MigrationTrigger::Upgrade, ..around() };
+        let undone = |reason| {
+            let mut status = chain(&started());
+            let steps = [
+                prepare(Kind::HotSwap, Some(owner_pod())),
+                Transition::Abort { reason },
+                end(MoveResult::Aborted),
+            ];
+            for step in &steps {
+                status = write(&status, step, &upgrade).unwrap();
+            }
+            status.failed_upgrade
+        };
+        let failed = undone(AbortReason::ImportRefused).unwrap();
+        assert_eq!(
+            (failed.revision.as_str(), failed.from.as_str(), failed.to.as_str()),
+            ("new", "1.7", "1.8")
+        );
+        assert_eq!(
+            (failed.reason, failed.message.as_deref()),
+            (Some(MoveReason::ImportRefused), Some("because"))
+        );
+        assert!(undone(AbortReason::Cancelled).is_some(), "a person's word is not overruled");
+        assert_eq!(undone(AbortReason::Withdrawn), None);
+        assert_eq!(undone(AbortReason::SourceLost), None);
+    }
+
+    #[test]
+    fn a_commit_names_the_code_of_the_new_owner() {
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        steps.push(commit(2, Some(state_id()), None));
+        let owner = chain(&steps).owner.unwrap();
+        assert_eq!((owner.revision.as_str(), owner.vsn.as_str()), ("new", "1.8"));
     }
 
     #[test]

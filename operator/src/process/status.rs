@@ -12,8 +12,9 @@ use processhub_protocol::ledger::{Kind, Phase};
 
 use super::incarnation::{Gravity, PodFacts, Trouble};
 use super::observation::Observation;
-use super::pod;
+use super::{facts, pod};
 use crate::assignments::Held;
+use crate::revision;
 
 /// How certain the conditions are to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +33,22 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
     }
     let crashed = note_crash(seen);
     let generation = seen.object.metadata.generation;
-    let wanted: Vec<Wanted> =
-        [Some(ready(seen, outlook)), Some(progressing(seen, waiting)), capable(seen), durable(seen)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let wanted: Vec<Wanted> = [
+        Some(ready(seen, outlook)),
+        Some(progressing(seen, waiting)),
+        capable(seen),
+        durable(seen),
+        upgraded(seen),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let current = is_current(seen);
     let now = seen.now;
     let status = seen.object.status.get_or_insert_default();
     let mut changed = crashed || status.observed_generation != generation;
+    // What could not be done is no matter any more once it runs what it should.
+    changed |= current && status.failed_upgrade.take().is_some();
     status.observed_generation = generation;
     for wanted in wanted {
         changed |= conditions::set(&mut status.conditions, wanted.observed(generation), now);
@@ -263,7 +272,10 @@ fn old_pod(seen: &Observation, headline: &str) -> (bool, ProcessReason, String) 
 
 fn held(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
     let held = seen.assignment.as_ref()?.held.as_ref()?;
-    let ended = matches!(held.reason, ProcessReason::Paused | ProcessReason::HubNotAccepted);
+    let ended = matches!(
+        held.reason,
+        ProcessReason::Paused | ProcessReason::UpgradePending | ProcessReason::HubNotAccepted
+    );
     Some((!ended, held.reason, held.message.clone()))
 }
 
@@ -386,6 +398,30 @@ fn durable(seen: &Observation) -> Option<Wanted> {
         true => Some(wanted(false, ProcessReason::NodeLocal, "the state is on one node only")),
         false => Some(wanted(true, ProcessReason::Stateless, "")),
     }
+}
+
+/// Whether the owner runs the code of the hub's present spec.
+fn is_current(seen: &Observation) -> bool {
+    seen.runs().is_some_and(|runs| runs == revision::name(&seen.hub))
+}
+
+fn upgraded(seen: &Observation) -> Option<Wanted> {
+    let wanted = |status: bool, reason, message: &str| {
+        Wanted::process(ProcessCondition::Upgraded, status, reason, message)
+    };
+    let present = revision::present(&seen.hub);
+    let runs = seen.label(seen.runs()?);
+    if is_current(seen) {
+        return Some(wanted(true, ProcessReason::UpToDate, &format!("runs {}", present.label())));
+    }
+    let failed = seen.object.status.as_ref().and_then(|status| status.failed_upgrade.as_ref());
+    if let Some(failed) = failed.filter(|failed| failed.revision == present.name) {
+        let message =
+            format!("({}->{}): {}; it runs on with {runs}", failed.from, failed.to, facts::words(failed));
+        return Some(wanted(false, ProcessReason::UpgradeFailed, &message));
+    }
+    let message = format!("runs {runs}; the hub has {}", present.label());
+    Some(wanted(false, ProcessReason::UpgradePending, &message))
 }
 
 #[cfg(test)]

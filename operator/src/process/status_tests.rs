@@ -178,3 +178,83 @@ fn what_a_crashed_worker_took_along_is_said_once() {
     refresh(&mut stateless, Waiting::Nothing, Outlook::Observed);
     assert_eq!(stateless.object.status.unwrap().may_miss, None, "there was nothing to lose");
 }
+
+/// The owner runs the first of two codes of its hub, which has the second.
+fn outdated(steps: &[Transition]) -> Observation {
+    use processhub_crds::Revision;
+
+    let mut seen = seen(steps, 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    seen.routed_to = Some("pod-1".into());
+    let old = Revision { name: "old".into(), number: 1, vsn: "1.7".into(), template: None };
+    let hub = Arc::make_mut(&mut seen.hub);
+    hub.spec.vsn = "1.8".into();
+    let new = Revision { number: 2, ..crate::revision::present(hub) };
+    hub.status.get_or_insert_default().revisions = vec![old, new];
+    let owner = seen.object.status.as_mut().and_then(|status| status.owner.as_mut()).unwrap();
+    owner.revision = "old".into();
+    seen
+}
+
+#[test]
+fn a_process_says_whether_it_runs_the_code_of_its_hub_and_why_not() {
+    let seen = refreshed(outdated(&started()));
+    let (status, reason, message) = condition(&seen, ProcessCondition::Upgraded);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "UpgradePending"));
+    assert_eq!(message, "runs 1.7; the hub has 1.8");
+
+    let mut seen = seen;
+    let present = crate::revision::name(&seen.hub);
+    let failed: processhub_crds::FailedUpgrade = serde_json::from_value(serde_json::json!({
+        "revision": present, "from": "1.7", "to": "1.8", "reason": "ImportRefused", "message": "422 no",
+        "time": "2026-01-01T00:00:00Z",
+    }))
+    .unwrap();
+    seen.object.status.as_mut().unwrap().failed_upgrade = Some(failed);
+    let mut seen = refreshed(seen);
+    let (_, reason, message) = condition(&seen, ProcessCondition::Upgraded);
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("UpgradeFailed", "(1.7->1.8): 422 no; it runs on with 1.7")
+    );
+
+    // Back at what the hub has, whatever failed is no matter any more.
+    seen.object.status.as_mut().unwrap().owner.as_mut().unwrap().revision = present;
+    let seen = refreshed(seen);
+    assert_eq!(condition(&seen, ProcessCondition::Upgraded).1, "UpToDate");
+    assert_eq!(seen.object.status.unwrap().failed_upgrade, None);
+}
+
+#[test]
+fn a_process_of_before_codes_had_names_is_taken_to_run_the_first() {
+    let mut seen = outdated(&started());
+    seen.object.status.as_mut().unwrap().owner.as_mut().unwrap().revision = String::new();
+    assert_eq!(seen.runs(), Some("old"));
+    Arc::make_mut(&mut seen.hub).status = None;
+    assert_eq!(seen.runs(), None, "nothing is known: nothing is said");
+}
+
+#[test]
+fn the_worker_is_told_of_other_code_and_of_the_way_back() {
+    use processhub_protocol::contract::Direction;
+
+    let mut steps = started();
+    steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+    let mut seen = outdated(&steps);
+    let present = crate::revision::name(&seen.hub);
+    Arc::make_mut(&mut seen.hub).spec.upgrade.extra = [("a".to_owned(), 1.into())].into();
+    let to = |seen: &mut Observation, revision: &str| {
+        let migration = seen.object.status.as_mut().unwrap().migration.as_mut().unwrap();
+        migration.revision = revision.to_owned();
+        super::super::commands::code_change(seen)
+    };
+    let change = to(&mut seen, &present).unwrap();
+    assert_eq!(
+        (change.from.as_str(), change.direction, change.extra.as_str()),
+        ("1.7", Direction::Up, r#"{"a":1}"#)
+    );
+    assert_eq!(to(&mut seen, "old"), None, "a move keeps the code");
+    assert_eq!(to(&mut seen, ""), None, "a move that was prepared before codes had names");
+    seen.object.status.as_mut().unwrap().owner.as_mut().unwrap().revision = present;
+    assert_eq!(to(&mut seen, "old").unwrap().direction, Direction::Down);
+}

@@ -26,9 +26,19 @@ const MOVE: [&str; 10] = [
 const UNDO: [&str; 4] = ["abort", "thaw", "delete-target", "end"];
 
 async fn ready() -> World {
+    ready_with("").await
+}
+
+/// With workers that have these faults.
+async fn ready_with(faults: &str) -> World {
     let mut world = World::new().await;
     world.start_operator();
-    world.create_hub("cart", json!({ "retentionMilliseconds": 2000 })).await;
+    let migration = json!({ "retentionMilliseconds": 2000 });
+    if faults.is_empty() {
+        world.create_hub("cart", migration).await;
+    } else {
+        world.create_hub_with_faults("cart", migration, faults).await;
+    }
     world.settled(CART).await;
     world.stop_operator().await;
     world
@@ -73,8 +83,7 @@ async fn an_operator_that_dies_after_any_effect_of_a_move_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_dies_beside_any_effect_of_an_undo_leaves_the_source_serving() {
-    let mut world = ready().await;
-    world.fault_new_workers("cart", "refuse=import").await;
+    let mut world = ready_with("refuse=import").await;
     for point in UNDO {
         for when in ["before", "after"] {
             survive(&mut world, &format!("{point}:{when}"), MigrationResult::Aborted).await;

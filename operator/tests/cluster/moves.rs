@@ -78,10 +78,12 @@ async fn a_deleted_pod_hands_its_process_over_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_refuses_the_state_leaves_the_source_serving_with_the_reason_on_the_object() {
-    let mut world = started(json!({})).await;
+    let mut world = World::new().await;
+    world.start_operator();
+    world.create_hub_with_faults("cart", json!({}), "refuse=import").await;
+    world.settled(CART).await;
     assert_eq!(world.increment(CART).await, Ok(1));
     let owner = world.settled(CART).await.owner.unwrap();
-    world.fault_new_workers("cart", "refuse=import").await;
     world.wish(CART, annotation::MOVE_TO, &world.other_node(&owner.node)).await;
     let status = world.until(CART, "undone", |status| status.history.len() == 2).await;
     let last = status.last_migration.unwrap();
@@ -97,13 +99,13 @@ async fn a_target_that_refuses_the_state_leaves_the_source_serving_with_the_reas
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_waits_for_its_target_can_be_cancelled() {
     let mut world = started(json!({})).await;
-    let owner = world.settled(CART).await.owner.unwrap();
-    world.fault_new_workers("cart", "hang=info:600000").await;
-    world.wish(CART, annotation::MOVE_TO, &world.other_node(&owner.node)).await;
+    world.give_faulty_code("cart", "hang=info:600000").await;
     world.until(CART, "moving", |status| status.migration.is_some()).await;
     world.wish(CART, annotation::CANCEL_MIGRATION, "yes").await;
     let status = world.until(CART, "undone", |status| status.history.len() == 2).await;
     assert_eq!(status.last_migration.unwrap().reason, Some(MoveReason::Cancelled));
+    let failed = status.failed_upgrade.unwrap();
+    assert_eq!(failed.reason, Some(MoveReason::Cancelled), "the roll-out does not begin it again");
     assert_eq!(world.increment(CART).await, Ok(1));
     world.end().await;
 }

@@ -172,6 +172,15 @@ impl World {
 
     /// Creates a hub of one process, `<name>-0`, which moves as `migration` says.
     pub async fn create_hub(&self, name: &str, migration: Value) {
+        self.create_hub_of(name, migration, json!([])).await;
+    }
+
+    /// As [`World::create_hub`], with workers that misbehave as the counter's `COUNTER_FAULTS` says.
+    pub async fn create_hub_with_faults(&self, name: &str, migration: Value, faults: &str) {
+        self.create_hub_of(name, migration, json!([{ "name": "COUNTER_FAULTS", "value": faults }])).await;
+    }
+
+    async fn create_hub_of(&self, name: &str, migration: Value, environment: Value) {
         let hub = json!({
             "apiVersion": "processhub.io/v1alpha1", "kind": "ProcessHub",
             "metadata": { "name": name },
@@ -180,7 +189,7 @@ impl World {
                 "migration": migration,
                 "template": { "spec": {
                     "terminationGracePeriodSeconds": 5,
-                    "containers": [{ "name": "worker", "image": WORKER_IMAGE }],
+                    "containers": [{ "name": "worker", "image": WORKER_IMAGE, "env": environment }],
                 } },
             },
         });
@@ -188,8 +197,8 @@ impl World {
         hubs.create(&PostParams::default(), &serde_json::from_value(hub).unwrap()).await.unwrap();
     }
 
-    /// Lets the workers of new pods misbehave as the counter's `COUNTER_FAULTS` says.
-    pub async fn fault_new_workers(&self, hub: &str, faults: &str) {
+    /// Gives the hub code that misbehaves as the counter's `COUNTER_FAULTS` says.
+    pub async fn give_faulty_code(&self, hub: &str, faults: &str) {
         let patch = json!({ "spec": { "template": { "spec": { "containers": [{
             "name": "worker", "image": WORKER_IMAGE, "env": [{ "name": "COUNTER_FAULTS", "value": faults }],
         }] } } } });

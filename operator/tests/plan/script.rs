@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use k8s_openapi::jiff::SignedDuration;
 use processhub_crds::DistributionStrategy;
 use processhub_operator::assignments::Assignment;
-use processhub_operator::plan::{Child, Plan, Report, Taint, TaintEffect};
+use processhub_operator::plan::{Child, Code, Plan, Report, Taint, TaintEffect, Upgrade};
 
 use crate::world::World;
 
@@ -39,6 +39,11 @@ fn hub(world: &mut World, words: &[&str]) -> bool {
             hub.max_concurrent = all.parse().unwrap();
             hub.max_concurrent_per_node = node.parse().unwrap();
         }
+        ["code", vsn] => give_code(&mut hub.upgrade, vsn),
+        ["upgrade", at_once, kept] => {
+            hub.upgrade.max_concurrent = at_once.parse().unwrap();
+            hub.upgrade.partition = kept.parse().unwrap();
+        }
         ["guided"] => hub.distribution = DistributionStrategy::Guided,
         ["select", label] => drop(hub.node_selector.insert(pair(label))),
         ["pause"] => hub.paused = true,
@@ -54,6 +59,15 @@ fn hub(world: &mut World, words: &[&str]) -> bool {
         _ => return false,
     }
     true
+}
+
+/// A code that comes back keeps its place.
+fn give_code(upgrade: &mut Upgrade, vsn: &str) {
+    upgrade.present = vsn.to_owned();
+    upgrade.max_concurrent = upgrade.max_concurrent.max(1);
+    if upgrade.codes.iter().all(|code| code.name != vsn) {
+        upgrade.codes.push(Code { name: vsn.to_owned(), label: vsn.to_owned(), usable: true });
+    }
 }
 
 fn node(world: &mut World, words: &[&str]) -> bool {

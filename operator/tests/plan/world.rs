@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::MigrationTrigger;
 use processhub_crds::vocabulary::{MoveReason, ProcessReason};
-use processhub_operator::assignments::{FailedMove, Moving, MovingPhase, OwnerState, ProcessFacts};
+use processhub_operator::assignments::{
+    FailedMove, FailedUpgrade, Moving, MovingPhase, OwnerState, ProcessFacts,
+};
 use processhub_operator::plan::{Child, Hub, Inputs, Node, Plan, Process, Report, lint, plan};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
@@ -21,7 +23,7 @@ pub struct World {
     pub inputs: Inputs,
     /// Moves that ended well since the last look; first starts and recoveries are not among them.
     pub moved: usize,
-    /// The nodes at which a process's next moves fail.
+    /// The nodes at which a process's next moves fail, or the code that it refuses.
     pub refusing: BTreeMap<String, String>,
     /// Most moves that were under way at once.
     pub busiest: usize,
@@ -108,6 +110,12 @@ impl World {
         assert_eq!(lint(&self.inputs, &plan), [], "{report}");
         self.inputs.memory = plan.memory.clone();
         self.carry_out(&plan);
+        let upgrade = &self.inputs.hub.upgrade;
+        for facts in self.inputs.processes.values_mut().filter_map(|process| process.facts.as_mut()) {
+            if upgrade.runs(facts) == upgrade.present {
+                facts.code.failed = None;
+            }
+        }
         (plan, report)
     }
 
@@ -165,6 +173,7 @@ impl World {
                     from: facts.node.clone(),
                     to: go.node.clone(),
                     phase: MovingPhase::Prepared,
+                    revision: go.revision.clone(),
                 });
             }
         }
@@ -201,9 +210,17 @@ impl World {
             }
             let Some(mut moving) = facts.moving.take() else { continue };
             let up = nodes.get(&moving.to).is_some_and(|node| node.ready);
-            let fails = !up || self.refusing.get(name) == Some(&moving.to);
+            let upgrade = moving.trigger == MigrationTrigger::Upgrade;
+            let fails =
+                !up || self.refusing.get(name) == Some(if upgrade { &moving.revision } else { &moving.to });
             let swap = matches!(moving.kind, Kind::HotSwap | Kind::ColdSwap);
             moving.phase = match moving.phase {
+                MovingPhase::Prepared if fails && upgrade => {
+                    let message = "422".to_owned();
+                    facts.code.failed = Some(FailedUpgrade { revision: moving.revision.clone(), message });
+                    facts.epoch = facts.epoch.next();
+                    MovingPhase::Aborted
+                }
                 MovingPhase::Prepared if fails => {
                     let times = facts.failed.as_ref().map_or(0, |failed| failed.times) + 1;
                     let reason = if up { MoveReason::ImportRefused } else { MoveReason::TargetLost };
@@ -215,14 +232,16 @@ impl World {
                 MovingPhase::Prepared if swap && facts.owner != OwnerState::Dead => MovingPhase::Frozen,
                 MovingPhase::Prepared | MovingPhase::Frozen => {
                     facts.node = Some(moving.to.clone());
+                    facts.code.revision.clone_from(&moving.revision);
                     facts.owner = OwnerState::Serving;
-                    facts.settled_by_wish = false;
+                    facts.settled_by_wish &= upgrade;
                     MovingPhase::Committed
                 }
                 MovingPhase::Committed => {
                     facts.failed = None;
                     facts.owner = if up { OwnerState::Serving } else { facts.owner };
-                    facts.settled_by_wish = moving.trigger == MigrationTrigger::Wish;
+                    facts.settled_by_wish =
+                        moving.trigger == MigrationTrigger::Wish || upgrade && facts.settled_by_wish;
                     self.moved += usize::from(swap);
                     continue;
                 }

@@ -171,6 +171,7 @@ impl Model {
                 from: names::peer(source?.slot),
                 timeout_milliseconds: 0,
                 reason: *reason,
+                code_change: None,
             }),
             Effect::Activate { epoch, state } => Message::Activate(Activate {
                 to: names::addressee(target.or(source)?.slot),

@@ -92,6 +92,7 @@ pub fn import(born: u64, epoch: u64, seq: u64, source: u64) -> Import {
         from: peer(source),
         timeout_milliseconds: 30_000,
         reason: ImportReason::Handover,
+        code_change: None,
     }
 }
 

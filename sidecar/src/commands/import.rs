@@ -9,7 +9,7 @@ use processhub_protocol::wire::{Failure, FailureKind, Import, ImportReason};
 use tokio::time::Instant;
 
 use super::Outcome;
-use crate::fence::{CommitError, Stored};
+use crate::fence::{CommitError, Foreign, Stored};
 use crate::keeper::Kept;
 use crate::sidecar::{Seen, Sidecar};
 use crate::worker::{Given, WorkerError};
@@ -43,7 +43,9 @@ impl Sidecar {
                 let import = command.clone();
                 let commit = self.fence.commit(move |stored| {
                     let record = stored.record.import_done(&import)?;
-                    Ok(Stored { record, ..stored.clone() })
+                    let state = import.state;
+                    let foreign = import.code_change.map(|change| Foreign { state, change });
+                    Ok(Stored { record, foreign, ..stored.clone() })
                 });
                 match commit.await {
                     Ok(_) => {
@@ -87,6 +89,7 @@ impl Sidecar {
     /// The state into the worker; the start of the worker that has it.
     async fn give_first(&self, command: &Import, kept: &Kept, deadline: Instant) -> Result<String, Failed> {
         let reason = match command.reason {
+            ImportReason::Handover if command.code_change.is_some() => Reason::CodeChange,
             ImportReason::Handover => Reason::Handover,
             ImportReason::Crash => Reason::Crash,
         };
@@ -94,7 +97,8 @@ impl Sidecar {
         loop {
             let instance = self.standby_worker().await;
             let left = deadline.saturating_duration_since(Instant::now());
-            let given = Given { epoch: command.epoch, reason, time: left };
+            let change = command.code_change.clone();
+            let given = Given { epoch: command.epoch, reason, change, time: left };
             let error = match self.deliver(kept, given).await {
                 Ok(()) => return Ok(instance),
                 Err(error) => error,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use processhub_protocol::contract::{ApplyRequest, Direction, ErrorCode, Name, Reason};
 use processhub_protocol::id::Epoch;
+use processhub_protocol::wire::CodeChange;
 use serde_json::Value;
 
 use super::{Worker, WorkerError};
@@ -13,14 +14,36 @@ use crate::keeper::{CHUNK, Kept, ManifestPart};
 const ATTEMPTS: u32 = 3;
 
 /// For what a state is given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Given {
     /// The epoch at which the worker will be activated.
     pub epoch: Epoch,
     /// Why.
     pub reason: Reason,
+    /// The state was written by other code.
+    pub change: Option<CodeChange>,
     /// How long `apply` may take.
     pub time: Duration,
+}
+
+impl Given {
+    /// The version of the code that wrote the state: what it says itself counts.
+    fn vsn(&self, of_state: &str) -> String {
+        match &self.change {
+            Some(change) if of_state.is_empty() => change.from.clone(),
+            Some(_) | None => of_state.to_owned(),
+        }
+    }
+
+    fn extra(&self) -> Value {
+        let text = self.change.as_ref().map_or("", |change| change.extra.as_str());
+        // The operator wrote it as JSON; were it none, the worker would better see it than miss it.
+        if text.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+        }
+    }
 }
 
 impl Worker {
@@ -33,7 +56,7 @@ impl Worker {
         let import: Name = format!("i{}-{digest}", given.epoch)
             .parse()
             .map_err(|_| WorkerError::Malformed("the state's digest is no name".to_owned()))?;
-        let result = self.upload_and_apply(kept, given, &import).await;
+        let result = self.upload_and_apply(kept, &given, &import).await;
         if result.is_err() {
             // Best effort: a worker that restarted has forgotten it anyway, and the next import starts its parts over.
             let _ = self.end_import(&import).await;
@@ -41,7 +64,7 @@ impl Worker {
         result
     }
 
-    async fn upload_and_apply(&self, kept: &Kept, given: Given, import: &Name) -> Result<(), WorkerError> {
+    async fn upload_and_apply(&self, kept: &Kept, given: &Given, import: &Name) -> Result<(), WorkerError> {
         let manifest = kept.manifest();
         for part in &manifest.parts {
             self.upload(kept, part, import).await?;
@@ -49,9 +72,9 @@ impl Worker {
         let request = ApplyRequest {
             epoch: given.epoch,
             reason: given.reason,
-            vsn: manifest.vsn.clone(),
-            direction: Direction::Up,
-            extra: Value::Null,
+            vsn: given.vsn(&manifest.vsn),
+            direction: given.change.as_ref().map_or(Direction::Up, |change| change.direction),
+            extra: given.extra(),
             seq: manifest.state.seq,
             since: None,
             parts: manifest.sizes(),
@@ -89,5 +112,24 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(change: Option<CodeChange>) -> Given {
+        Given { epoch: Epoch(1), reason: Reason::CodeChange, change, time: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_state_that_names_its_version_is_believed_and_the_hub_helps_out_where_it_does_not() {
+        let change =
+            CodeChange { from: "1.8".into(), direction: Direction::Down, extra: r#"{"a":1}"#.into() };
+        let told = given(Some(change));
+        assert_eq!((told.vsn("1.7"), told.vsn("")), ("1.7".into(), "1.8".into()));
+        assert_eq!(told.extra(), serde_json::json!({ "a": 1 }));
+        assert_eq!((given(None).vsn(""), given(None).extra()), (String::new(), Value::Null));
     }
 }

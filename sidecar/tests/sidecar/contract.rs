@@ -124,6 +124,7 @@ async fn an_import_has_an_end() {
         from: source.peer(),
         timeout_milliseconds: 200,
         reason: processhub_protocol::wire::ImportReason::Handover,
+        code_change: None,
     };
     let report = operator.command(&target, path::IMPORT, &import).await.unwrap();
     assert_eq!(failure(&report), FailureKind::ImportFailed);

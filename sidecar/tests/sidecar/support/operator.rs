@@ -121,6 +121,7 @@ impl Operator {
             from: source.peer(),
             timeout_milliseconds: 20_000,
             reason: ImportReason::Handover,
+            code_change: None,
         };
         self.command(target, path::IMPORT, &import).await
     }
