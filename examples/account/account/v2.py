@@ -41,6 +41,11 @@ def balance(_: Request) -> object:
     return {"salary": account.value.salary}
 
 
+@worker.get("/bookings")
+def booked(_: Request) -> object:
+    return dict(bookings)
+
+
 @worker.get("/healthz", probe=True)
 def healthz(_: Request) -> object:
     return "ok\n"

@@ -1,13 +1,13 @@
-"""Version 3: there is a currency. It is reached from version 1 through 2."""
+"""Version 3: there is a currency. A state of version 1 comes through 2."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from processhub import CannotAccept, HttpError, OldVsn, Request, Worker
+from processhub import HttpError, Request, Worker
 
-worker = Worker(vsn="3", accepts_from=["2"])
+worker = Worker(vsn="3")
 
 
 @dataclass
@@ -51,14 +51,24 @@ def balance(_: Request) -> object:
     return {"salary": account.value.salary, "currency": account.value.currency}
 
 
+@worker.get("/bookings")
+def booked(_: Request) -> object:
+    return dict(bookings)
+
+
 @worker.get("/healthz", probe=True)
 def healthz(_: Request) -> object:
     return "ok\n"
 
 
-@worker.code_change
-def code_change(old_vsn: OldVsn, state: Any, extra: Any) -> object:
-    """Up from 2."""
-    if old_vsn == "2":
-        return {"salary": state["salary"], "currency": "EUR"}
-    raise CannotAccept(f"version 3 cannot be reached from {old_vsn!r}: only up from 2")
+@worker.step("1", "2")
+def rename(state: Any, extra: Any) -> object:
+    """`money` becomes `salary`, with the bonus for everyone who comes along, as in version 2."""
+    bonus = extra.get("bonus", 0) if isinstance(extra, dict) else 0
+    return {"salary": state["money"] + bonus}
+
+
+@worker.step("2", "3")
+def add_currency(state: Any, extra: Any) -> object:
+    """There was no other currency before."""
+    return {"salary": state["salary"], "currency": "EUR"}

@@ -64,10 +64,16 @@ class ComingInTest(Case):
         answer, first = self.move(second, "1", epoch=10, direction="Down")
         self.assertEqual(first.client("POST", "/deposit", {"amount": 5, "id": "first"}).json, 47)
 
-    def test_a_jump_over_a_version_is_refused(self) -> None:
-        answer, target = self.move(self.begin("1"), "3")
+    def test_a_jump_over_a_version_goes_through_it(self) -> None:
+        answer, third = self.move(self.begin("1"), "3", extra={"bonus": 2})
+        self.assertEqual(answer.status, 204)
+        self.assertEqual(third.client("GET", "/balance").json, {"salary": 42, "currency": "EUR"})
+        self.assertEqual(third.client("POST", "/deposit", {"amount": 5, "id": "first"}).json["salary"], 42, "booked once")
+
+    def test_a_jump_without_a_way_is_refused(self) -> None:
+        answer, target = self.move(self.begin("3"), "1", direction="Down")
         self.assertEqual((answer.status, answer.code), (422, "CannotAccept"))
-        self.assertIn("of version `1`, this worker is `3` and accepts [2]", answer.json["message"])
+        self.assertIn("of version `3`, this worker is `1` and accepts [2]", answer.json["message"])
         self.assertEqual(target.info()["state"], "Standby")
 
     def test_what_an_older_version_cannot_hold_is_refused(self) -> None:
@@ -83,7 +89,9 @@ class ComingInTest(Case):
         source = self.begin("1")
         answer, target = self.move(source, "2", dryRun=True)
         self.assertEqual((answer.status, target.info()["seq"]), (204, 0))
-        answer, _ = self.move(source, "3", dryRun=True)
+        source = self.begin("3")
+        source.client("PUT", "/currency", b"usd")
+        answer, _ = self.move(source, "2", direction="Down", dryRun=True)
         self.assertEqual(answer.status, 422)
 
     def test_deltas_of_another_version_are_converted_too(self) -> None:
@@ -120,6 +128,24 @@ class ComingInTest(Case):
         self.assertEqual(seen, [("4", {"a": 1}, None), (Down("4"), {"a": 1}, [1]), ("4", {"a": 1}, "crash")])
         self.assertEqual(at.apply("i", {"state": b'{"a":1}'}, 3, vsn="5", reason="CodeChange").status, 204)
         self.assertEqual(len(seen), 3, "its own version's state needs no change")
+
+    def test_steps_take_the_shortest_way_and_nothing_else(self) -> None:
+        worker = Worker(vsn="4", accepts_from=["0"])
+        state = worker.state(dict)
+        for origin, to in (("1", "2"), ("2", "3"), ("3", "4"), ("1", "3"), ("4", "5")):
+
+            @worker.step(origin, to)
+            def convert(state: Any, extra: Any, to: str = to) -> object:
+                return {"way": state["way"] + to + extra}
+
+        worker.code_change(lambda old_vsn, state, extra: {"way": "by hand"})
+        self.assertEqual(worker.accepts_from, ("0", "3", "2", "1"))
+        with self.assertRaisesRegex(ValueError, "a step from `1` to `2` already"):
+            worker.step("1", "2")(lambda state, extra: state)
+        at = self.serve(worker)
+        for vsn, way in (("1", ">3+4+"), ("2", ">3+4+"), ("3", ">4+"), ("0", "by hand")):
+            answer = at.apply(f"i{vsn}", {"state": b'{"way":">"}'}, 3, vsn=vsn, reason="CodeChange", extra="+")
+            self.assertEqual((answer.status, state.value), (204, {"way": way}), vsn)
 
 
 class RunningTest(Case):

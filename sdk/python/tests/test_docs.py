@@ -18,7 +18,7 @@ def blocks() -> List[str]:
 
 class DocsTest(unittest.TestCase):
     def test_they_compile(self) -> None:
-        self.assertEqual(len(blocks()), 2)
+        self.assertEqual(len(blocks()), 3)
         for block in blocks():
             compile(block, "docs/sdk-python.md", "exec")
 

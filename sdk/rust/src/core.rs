@@ -255,9 +255,9 @@ impl<W: Worker> Core<W> {
             seq: request.seq,
         };
         self.worker.accept(&context)?;
-        let whole = request.since.is_none();
-        let other_code = whole && (request.vsn != self.worker.vsn() || request.reason == Reason::CodeChange);
-        let imported = if other_code {
+        // A state of this very version needs no conversion, also where the hub's code changed around it. A delta is always
+        // of this version.
+        let imported = if request.vsn != self.worker.vsn() {
             let from = OldVsn::new(request.direction, &request.vsn);
             self.worker.code_change(&from, imported, &request.extra)?
         } else {

@@ -59,6 +59,7 @@ mod import;
 mod openapi;
 mod part;
 mod server;
+mod steps;
 mod tracked;
 mod worker;
 
@@ -72,5 +73,6 @@ pub use processhub_protocol::contract::{
 };
 pub use processhub_protocol::id::{Epoch, Seq};
 pub use server::{RunError, Server, run};
+pub use steps::Steps;
 pub use tracked::{Blob, Key, Record, Table, Tables, Track, Tracked, TrackedPart, Value};
 pub use worker::{Activation, ApplyContext, CodeChange, OldVsn, Refusal, Worker};

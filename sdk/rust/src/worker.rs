@@ -82,9 +82,9 @@ pub trait Worker: Send + Sync + 'static {
     }
 
     /// Converts the parts of a state that another version of the code has written into those that this version writes:
-    /// OTP's `code_change(old_vsn | {down, vsn}, state, extra)`. Called when the version differs or the reason is
-    /// `CodeChange`, before the state is decoded, for a mere trial too: it must touch nothing but `state`. The default
-    /// takes it as it is.
+    /// OTP's `code_change(old_vsn | {down, vsn}, state, extra)`. Called when the version differs, before the state is
+    /// decoded, for a mere trial too: it must touch nothing but `state`. A state of this very version is taken as it is,
+    /// whatever the reason. The default takes every state as it is; [`crate::Steps`] goes from version to version.
     ///
     /// # Errors
     /// What is told to the sidecar; [`Refusal::cannot_accept`] leaves the old code with the old state in charge.
@@ -165,7 +165,7 @@ pub trait Worker: Send + Sync + 'static {
 /// Which code wrote a state, seen from the code that takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OldVsn {
-    /// Older code, or the same: OTP's `old_vsn`.
+    /// Older code: OTP's `old_vsn`.
     Up(String),
     /// Newer code, the state goes back: OTP's `{down, vsn}`.
     Down(String),
@@ -178,6 +178,14 @@ impl OldVsn {
         match direction {
             Direction::Up => Self::Up(vsn.to_owned()),
             Direction::Down => Self::Down(vsn.to_owned()),
+        }
+    }
+
+    /// The version, whichever way it goes.
+    #[must_use]
+    pub fn vsn(&self) -> &str {
+        match self {
+            Self::Up(vsn) | Self::Down(vsn) => vsn,
         }
     }
 }

@@ -24,7 +24,6 @@ from .errors import CannotAccept, Code, Refusal, refusal_of
 from .gate import Gate
 from .imports import Import
 from .loader import Loader
-from .parts import Change
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -146,7 +145,7 @@ class Core:
             raw = self._import.complete(name, request.parts)
             change = None
             if request.vsn != worker.vsn:
-                change = _change(worker, request.vsn, request.direction, json.loads(request.extra))
+                change = worker.change(_old_vsn(request.vsn, request.direction), json.loads(request.extra))
             if request.reason is Reason.MERGE:
                 raw, change = worker.merged(raw, change), None
             decoded = worker.decode(raw, change, request.since is not None)
@@ -245,12 +244,11 @@ def _replace(old: "Worker", new: "Worker", request: CodeChangeRequest) -> None:
         raise CannotAccept(f"{message}: add it to accepts_from")
     raw = {part.name: b"".join(part.lines(None) or []) for part in old.parts.values()}
     same = old.vsn == new.vsn
-    change = None if same else _change(new, old.vsn, request.direction, json.loads(request.extra))
+    change = None if same else new.change(_old_vsn(old.vsn, request.direction), json.loads(request.extra))
     # Above the old number, so that nobody takes a delta of the new form on the old one.
     new.decode(raw, change, False)(old.clock.seq + 1)
     new.activation = old.activation
 
 
-def _change(worker: "Worker", vsn: str, direction: Direction, extra: object) -> Change:
-    old_vsn: OldVsn = Down(vsn) if direction is Direction.DOWN else vsn
-    return Change(old_vsn, extra, worker.code_change_handler)
+def _old_vsn(vsn: str, direction: Direction) -> OldVsn:
+    return Down(vsn) if direction is Direction.DOWN else vsn

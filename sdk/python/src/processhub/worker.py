@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Type, TypeVar, overload
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type, TypeVar, overload
 
 from .clients import Route, Routes
 from .clock import Clock
@@ -13,6 +13,7 @@ from .errors import CannotAccept, Code, NotActive, refusal_of
 from .gate import Closed, Gate
 from .parts import Change, Install, ManualPart, Part
 from .state import State
+from .steps import Convert, Steps
 from .table import Table
 from .wsgi import Wsgi, guarded
 
@@ -23,6 +24,11 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 CodeChange = Callable[[OldVsn, Any, Any], object]
 Merge = Callable[[Dict[str, Any], Dict[str, Any]], Dict[str, Any]]
+
+
+def _version(text: str) -> None:
+    if len(text.encode()) > MAX_TEXT:
+        raise ValueError(f"a version has at most {MAX_TEXT} bytes")
 
 
 class Worker:
@@ -54,10 +60,10 @@ class Worker:
         if len(accepts_from) >= MAX_VERSIONS:
             raise ValueError(f"accepts_from has {len(accepts_from)} versions, fewer than {MAX_VERSIONS} are allowed")
         for text in (vsn, *accepts_from):
-            if len(text.encode()) > MAX_TEXT:
-                raise ValueError(f"a version has at most {MAX_TEXT} bytes")
+            _version(text)
         self.vsn = vsn
-        self.accepts_from = tuple(accepts_from)
+        self.steps = Steps(vsn)
+        self._accepts_from = tuple(accepts_from)
         self.module = module
         self.clock = Clock()
         self.parts: Dict[str, Part] = {}
@@ -159,6 +165,22 @@ class Worker:
         self.code_change_handler = handler
         return handler
 
+    def step(self, origin: str, to: str) -> Callable[[Convert], Convert]:
+        """Decorates `convert(state, extra) -> state`, which makes the part `state` of the version `origin` one of `to`, up
+        or down. A state of a version further away takes the shortest way through those between, so that nobody writes 1
+        to 3 who has 1 to 2 and 2 to 3; `accepts_from` then has these versions by itself. Where there is a way it is taken
+        instead of `code_change`, whose rules it has."""
+
+        def decorate(convert: Convert) -> Convert:
+            _version(origin)
+            _version(to)
+            self.steps.add(origin, to, convert)
+            if len(self.accepts_from) >= MAX_VERSIONS:
+                raise ValueError(f"states of {MAX_VERSIONS} versions and more would be taken: fewer are allowed")
+            return convert
+
+        return decorate
+
     def merge(self, handler: Merge) -> Merge:
         """Decorates `merge(own, other) -> parts`, which makes one state of two incarnations' after a division of the
         cluster. Both are parts by name, as JSON values (`state`) and dicts (tables). It changes nothing by itself."""
@@ -221,6 +243,16 @@ class Worker:
         run(self, code)
 
     # For the rest of the SDK.
+
+    @property
+    def accepts_from(self) -> Tuple[str, ...]:
+        """Other versions whose states this one takes."""
+        ways = self.steps.reached()
+        return (*self._accepts_from, *(vsn for vsn in ways if vsn not in self._accepts_from))
+
+    def change(self, old_vsn: OldVsn, extra: object) -> Change:
+        """How a state of that version becomes one of this version."""
+        return Change(old_vsn, extra, self.steps.way(old_vsn) or self.code_change_handler)
 
     @property
     def deltas(self) -> bool:
