@@ -44,6 +44,8 @@ points! {
     End = "end",
     /// The creation of the target's pod.
     CreatePod = "create-pod",
+    /// The command to the target to try a copy of the state.
+    Trial = "trial",
     /// The command to the source to freeze.
     Freeze = "freeze",
     /// The command to the target to import.
@@ -94,6 +96,7 @@ impl From<&Effect> for Point {
             Effect::Write(Transition::Abort { .. }) => Self::Abort,
             Effect::Write(Transition::End { .. }) => Self::End,
             Effect::CreatePod { .. } => Self::CreatePod,
+            Effect::Trial { .. } => Self::Trial,
             Effect::Freeze { .. } => Self::Freeze,
             Effect::Import { .. } => Self::Import,
             Effect::Activate { .. } => Self::Activate,
@@ -221,6 +224,7 @@ mod tests {
             Effect::Write(Transition::Abort { reason: AbortReason::Cancelled }),
             Effect::Write(Transition::End { result: MoveResult::Succeeded }),
             Effect::CreatePod { name: "p-1".into(), node: "n".into(), epoch, gated: false },
+            Effect::Trial { epoch },
             Effect::Freeze { epoch, capture: true },
             Effect::Import { epoch, state, reason: ImportReason::Handover },
             Effect::Activate { epoch, state: None },

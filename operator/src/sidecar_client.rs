@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use processhub_protocol::wire::{
-    Activate, Freeze, HandOn, Import, LetGo, Refusal, Report, TOKEN_HEADER, Thaw, path,
+    Activate, Freeze, HandOn, Import, LetGo, Refusal, Report, TOKEN_HEADER, Thaw, Trial, path,
 };
 use serde::Serialize;
 use tokio::time::timeout;
@@ -143,6 +143,19 @@ impl SidecarClient {
         patience: Duration,
     ) -> Result<Report, SidecarError> {
         self.command(to, path::IMPORT, command, patience).await
+    }
+
+    /// Commands to offer the worker a copy of the source's state; answers with the report after it.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn trial(
+        &self,
+        to: &Address,
+        command: &Trial,
+        patience: Duration,
+    ) -> Result<Report, SidecarError> {
+        self.command(to, path::TRIAL, command, patience).await
     }
 
     /// Commands to serve; answers with the report after it.

@@ -10,7 +10,7 @@ use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
 use crate::rules::{Rule, enforced};
 use crate::wire::{
     Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, LetGo, Peer,
-    Refusal, RefusalCode, Thaw,
+    Refusal, RefusalCode, Thaw, Trial,
 };
 
 /// What a sidecar must never forget. Written with a checksum, synced, before any answer that depends on it.
@@ -178,6 +178,19 @@ impl Record {
         match self.role {
             Role::Standby => Ok(Verdict::Proceed),
             _ => Err(self.wrong_role(CommandKind::Import, "Standby")),
+        }
+    }
+
+    /// Judges a trial. It is not obeyed: nothing of it is in the record.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale epoch, wrong role.
+    pub fn judge_trial(&self, command: &Trial) -> Judged<Verdict> {
+        self.judge_addressee(&command.to)?;
+        self.judge_floor(CommandKind::Trial, command.epoch, Step::HandOver)?;
+        match self.role {
+            Role::Standby => Ok(Verdict::Proceed),
+            _ => Err(self.wrong_role(CommandKind::Trial, "Standby")),
         }
     }
 

@@ -34,6 +34,11 @@ pub mod path {
     pub const STATE: &str = "/v1/state";
     /// `POST` [`super::Forward`], target sidecar.
     pub const FORWARD: &str = "/v1/forward";
+    /// `POST` [`super::Trial`], operator.
+    pub const TRIAL: &str = "/v1/trial";
+    /// `POST`, the target's sidecar: a copy of the state of a worker that serves. `GET` of `<path>/<capture>/<part>`: its
+    /// bytes.
+    pub const COPY: &str = "/v1/copy";
     /// `POST` [`super::HandOn`], operator.
     pub const HAND_ON: &str = "/v1/hand-on";
     /// `POST` [`super::LetGo`], operator.
@@ -97,6 +102,23 @@ pub struct Import {
     /// The target's code is another one than the source's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_change: Option<CodeChange>,
+}
+
+/// Fetch a copy of the state of the source, which serves on, and see whether the worker would take it. Nothing is kept of
+/// it, and the record stays what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Trial {
+    /// Whom it is for.
+    pub to: Addressee,
+    /// Epoch of the move.
+    pub epoch: Epoch,
+    /// Who serves.
+    pub from: Peer,
+    /// How long the copy may take, and how long the worker over its answer.
+    pub timeout_milliseconds: u64,
+    /// What the worker is told.
+    pub code_change: CodeChange,
 }
 
 /// What the worker of a target learns when its code is not that which wrote the state.
@@ -283,7 +305,10 @@ pub struct Report {
     /// The command that is being carried out, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy: Option<Busy>,
-    /// Why the last freeze or import failed.
+    /// The move for which the worker was offered a copy of the state and did not refuse it, or none could be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Epoch>,
+    /// Why the last freeze, trial or import failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// Requests held now.
@@ -317,6 +342,8 @@ pub struct Busy {
 pub enum CommandKind {
     /// [`Freeze`].
     Freeze,
+    /// [`Trial`].
+    Trial,
     /// [`Import`].
     Import,
     /// [`Activate`].

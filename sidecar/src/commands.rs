@@ -4,13 +4,14 @@
 mod freeze;
 mod grant;
 mod import;
+mod trial;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use processhub_protocol::fence::Verdict;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{
-    Activate, Busy, CommandKind, Forward, Freeze, HandOn, Import, LetGo, Refusal, RefusalCode, Thaw,
+    Activate, Busy, CommandKind, Forward, Freeze, HandOn, Import, LetGo, Refusal, RefusalCode, Thaw, Trial,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ use crate::sidecar::Sidecar;
 pub enum Command {
     /// Stop acknowledging, capture.
     Freeze(Freeze),
+    /// See whether the worker would take the state.
+    Trial(Trial),
     /// Fetch and take a state.
     Import(Import),
     /// Serve.
@@ -59,6 +62,7 @@ impl Command {
     fn kind(&self) -> CommandKind {
         match self {
             Self::Freeze(_) => CommandKind::Freeze,
+            Self::Trial(_) => CommandKind::Trial,
             Self::Import(_) => CommandKind::Import,
             Self::Activate(_) => CommandKind::Activate,
             Self::Thaw(_) => CommandKind::Thaw,
@@ -71,6 +75,7 @@ impl Command {
     fn epoch(&self) -> Epoch {
         match self {
             Self::Freeze(command) => command.epoch,
+            Self::Trial(command) => command.epoch,
             Self::Import(command) => command.epoch,
             Self::Activate(command) => command.epoch,
             Self::Thaw(command) => command.epoch,
@@ -97,7 +102,7 @@ impl Command {
         match running {
             Self::Freeze(_) => matches!(self, Self::Thaw(_) | Self::LetGo(_)),
             Self::Activate(_) | Self::Thaw(_) => true,
-            Self::Import(_) | Self::Forward(_) | Self::HandOn(_) | Self::LetGo(_) => false,
+            Self::Trial(_) | Self::Import(_) | Self::Forward(_) | Self::HandOn(_) | Self::LetGo(_) => false,
         }
     }
 }
@@ -204,6 +209,7 @@ impl Sidecar {
     async fn carry_out(self: &Arc<Self>, command: &Command, cancel: &CancellationToken) -> Outcome {
         match command {
             Command::Freeze(command) => self.freeze(command, cancel).await,
+            Command::Trial(command) => self.trial(command).await,
             Command::Import(command) => self.import(command).await,
             Command::Activate(command) => self.activate(command, cancel).await,
             Command::Thaw(command) => self.thaw(command, cancel).await,
@@ -217,6 +223,7 @@ impl Sidecar {
         let record = self.fence.record();
         match command {
             Command::Freeze(command) => record.judge_freeze(command),
+            Command::Trial(command) => record.judge_trial(command),
             Command::Import(command) => record.judge_import(command),
             Command::Activate(command) => record.judge_activate(command, &self.now()),
             Command::Thaw(command) => record.judge_thaw(command, &self.now()),

@@ -1,5 +1,6 @@
 //! The control endpoints. Each route stands under a comment that says who may call it and why.
 
+mod copy;
 mod state;
 
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub fn router(sidecar: Arc<Sidecar>) -> Router {
         .route(path::REPORT, get(report))
         // The operator, from Prepared: only it knows that a target is ready. Stops the process until a thaw or a forward.
         .route(path::FREEZE, post(|s: Sidecars, b: Request| command(s, b, Command::Freeze)))
+        // The operator, from Prepared, where the code changes. Makes this sidecar fetch from the peer that the command names.
+        .route(path::TRIAL, post(|s: Sidecars, b: Request| command(s, b, Command::Trial)))
         // The operator, when the source is sealed. Makes this sidecar fetch from the peer that the command names.
         .route(path::IMPORT, post(|s: Sidecars, b: Request| command(s, b, Command::Import)))
         // The operator, after Committed: a grant, which answers a challenge of this boot.
@@ -45,6 +48,10 @@ pub fn router(sidecar: Arc<Sidecar>) -> Router {
         .route(path::HAND_ON, post(|s: Sidecars, b: Request| command(s, b, Command::HandOn)))
         // The operator, when the process's object is gone: nobody takes the process over.
         .route(path::LET_GO, post(|s: Sidecars, b: Request| command(s, b, Command::LetGo)))
+        // The target's sidecar: a copy of the state, before anything is frozen.
+        .route(path::COPY, post(copy::capture))
+        // The target's sidecar: the bytes of one part of it.
+        .route(&format!("{}/{{capture}}/{{part}}", path::COPY), get(copy::part))
         // The target's sidecar: what the sealed state consists of.
         .route(path::STATE, get(state::manifest))
         // The target's sidecar: the bytes of one part.

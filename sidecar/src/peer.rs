@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use processhub_protocol::contract::PartName;
+use processhub_protocol::contract::{CaptureAnswer, Name, PartName};
 use processhub_protocol::id::{Epoch, StateId};
 use processhub_protocol::wire::{Forward, Peer, Refusal, Report, TOKEN_HEADER, path};
 
@@ -95,6 +95,36 @@ impl Peers {
         let body = serde_json::to_vec(command).map_err(|error| PeerError::Wrong(error.to_string()))?;
         let body = self.call(to, Method::POST, path::FORWARD, body.into(), MAX_REPORT).await?;
         serde_json::from_slice(&body).map_err(|error| PeerError::Wrong(format!("no report: {error}")))
+    }
+
+    /// Asks a source that serves for a copy of its state; `None` when it has none to give.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn copy(&self, from: &Peer, epoch: Epoch) -> Result<Option<CaptureAnswer>, PeerError> {
+        let query = format!("{}?epoch={epoch}", path::COPY);
+        let body = self.call(from, Method::POST, &query, Bytes::new(), MAX_MANIFEST).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let answer: CaptureAnswer = serde_json::from_slice(&body)
+            .map_err(|error| PeerError::Wrong(format!("no description of a copy: {error}")))?;
+        answer.check().map_err(|what| PeerError::Wrong(format!("a bad description of a copy: {what}")))?;
+        Ok(Some(answer))
+    }
+
+    /// The bytes of one part of a copy, as they come.
+    ///
+    /// # Errors
+    /// See [`PeerError`].
+    pub async fn copied_part(
+        &self,
+        from: &Peer,
+        epoch: Epoch,
+        capture: &Name,
+        part: &PartName,
+    ) -> Result<Incoming, PeerError> {
+        self.open(from, &format!("{}/{capture}/{part}?epoch={epoch}", path::COPY)).await
     }
 
     /// Fetches the sealed state `state` from `from` into `keeper`, where it may still be being synced. Takes up broken streams where they broke, without end:
@@ -205,8 +235,11 @@ impl Peers {
         part: &PartName,
         offset: u64,
     ) -> Result<Incoming, PeerError> {
+        self.open(from, &format!("{}/{part}?epoch={epoch}&offset={offset}", path::STATE)).await
+    }
+
+    async fn open(&self, from: &Peer, target: &str) -> Result<Incoming, PeerError> {
         let mut request = Request::new(full(Bytes::new()));
-        let target = format!("{}/{part}?epoch={epoch}&offset={offset}", path::STATE);
         *request.uri_mut() = target.parse().map_err(|_| PeerError::Wrong("no path".to_owned()))?;
         *request.headers_mut() = self.headers(from);
         let answer = tokio::time::timeout(QUIET, self.client.0.send(address(from)?, request)).await;

@@ -32,6 +32,7 @@ impl Sidecar {
             frozen_for_milliseconds: since(live.frozen_since.filter(|_| frozen)),
             role: record.role,
             busy,
+            tried: live.tried,
             failure: live.failure.clone(),
             held,
             blackout_microseconds: live.blackout_microseconds,

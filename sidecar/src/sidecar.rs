@@ -73,6 +73,8 @@ pub(crate) struct Live {
     pub(crate) thawed: bool,
     /// The worker does not do what it must; its liveness probes are answered by itself or not at all.
     pub(crate) stuck: bool,
+    /// The move for which a copy of the state was offered to the worker, as far as there was one.
+    pub(crate) tried: Option<Epoch>,
     pub(crate) failure: Option<Failure>,
     pub(crate) blackout_microseconds: Option<u64>,
     /// How many `preStop` hooks wait here.

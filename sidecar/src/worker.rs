@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::client::{Call, CallError, Client, full};
 
-pub use give::Given;
+pub use give::{Given, PassError};
 
 /// How long `GET /v1/info` may take.
 const INFO_TIME: Duration = Duration::from_secs(1);

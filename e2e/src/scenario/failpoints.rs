@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 
@@ -21,6 +21,8 @@ enum Cause {
     Refusal,
     /// A process is moved cold.
     ColdMove,
+    /// The code of a hub changes.
+    NewCode,
     /// An owner does not answer.
     Silence,
     /// A hub of its own is created.
@@ -39,6 +41,7 @@ enum Cause {
 const EFFECTS: &[(&str, Cause)] = &[
     ("prepare", Cause::Move),
     ("create-pod", Cause::Move),
+    ("trial", Cause::NewCode),
     ("freeze", Cause::Move),
     ("import", Cause::Move),
     ("commit", Cause::Move),
@@ -157,6 +160,16 @@ impl Round<'_> {
                 self.trial.process_settled(&process).await?;
                 let before = self.trial.epoch(&process).await?;
                 self.trial.wish_away(&process).await?;
+                fires.await?;
+                self.trial.swap_aborted(&process, before).await.map(drop)
+            }
+            Cause::NewCode => {
+                let hub = format!("{}-no", self.name);
+                let process = format!("{hub}-0");
+                self.trial.process_settled(&process).await?;
+                let before = self.trial.epoch(&process).await?;
+                let other = Patch::Merge(json!({"spec": {"vsn": format!("round-{}", self.number)}}));
+                self.trial.hubs().patch(&hub, &PatchParams::default(), &other).await?;
                 fires.await?;
                 self.trial.swap_aborted(&process, before).await.map(drop)
             }

@@ -442,6 +442,7 @@ pub(super) fn is_stuck(hub: &Hub, facts: &ProcessFacts) -> bool {
             | Waiting::TargetPod
             | Waiting::TargetSidecar
             | Waiting::TargetWorker
+            | Waiting::Trying
             | Waiting::Freezing
             | Waiting::Importing
             | Waiting::Activating

@@ -17,7 +17,7 @@ use processhub_protocol::wire::{Report, Thaw};
 use tokio::time::Instant;
 
 use super::commands::{
-    activate, address, addressee, freeze, grant, hand_on, import, missing, source_uid, target_uid,
+    activate, address, addressee, freeze, grant, hand_on, import, missing, source_uid, target_uid, trial,
 };
 use super::incarnation::PodFacts;
 use super::memory::Memory;
@@ -64,6 +64,14 @@ pub(crate) async fn apply(
             seen.age();
             let facts = PodFacts::of(&created).unwrap_or_else(|| PodFacts::stranger(&created));
             seen.pods.insert(name, Sighting { facts: Arc::new(facts), live: false });
+        }
+        Effect::Trial { epoch } => {
+            let uid = target_uid(seen)?;
+            let command = trial(seen, &uid, epoch)?;
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.trial(&to, &command, COMMAND_PATIENCE).await?) };
+            let sent = unless("trial", sent, given_up(context, seen));
+            answered(context, seen, point, uid, sent).await?;
         }
         Effect::Freeze { epoch, capture } => {
             let uid = source_uid(seen)?;

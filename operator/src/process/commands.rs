@@ -8,7 +8,7 @@ use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
 use processhub_protocol::wire::{
     Activate, Addressee, CONTROL_PORT, CodeChange, Freeze, Grant, HandOn, Import, ImportReason, Peer,
-    StartInfo,
+    StartInfo, Trial,
 };
 
 use super::observation::Observation;
@@ -43,6 +43,18 @@ pub(super) fn import(
         timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
         reason,
         code_change: code_change(seen),
+    })
+}
+
+pub(super) fn trial(seen: &Observation, uid: &PodUid, epoch: Epoch) -> Result<Trial, CallError> {
+    let from = source_peer(seen).ok_or_else(|| missing("trial", "the source's address"))?;
+    let code_change = code_change(seen).ok_or_else(|| missing("trial", "the code that is to be tried"))?;
+    Ok(Trial {
+        to: addressee(seen, uid),
+        epoch,
+        from,
+        timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
+        code_change,
     })
 }
 

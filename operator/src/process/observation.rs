@@ -238,11 +238,19 @@ impl Observation {
             give_up: self.give_up(),
             source: self.source_view(),
             target: self.target_view(),
+            trial: self.tries_code(),
             routed_to: self.routed_to.clone(),
             lingering: self.bystanders().any(|seen| self.lingers(&seen.facts)),
             leading: self.leading,
             limits: limits(&self.hub),
         }
+    }
+
+    /// Whether the target's code is another than the source's, and can be tried: the worker of a cold swap's target has not
+    /// been started yet.
+    fn tries_code(&self) -> bool {
+        let kind = self.ledger.migration.as_ref().map(|migration| migration.kind);
+        kind == Some(Kind::HotSwap) && super::commands::code_change(self).is_some()
     }
 
     /// The move that the planner permits, unless the ledger has gone on since.

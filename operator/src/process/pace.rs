@@ -25,7 +25,9 @@ pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
         }
         Waiting::Leadership | Waiting::OwnerUnreachable => SLOW,
         Waiting::OldPodGone => old_pod(seen),
-        Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => COMMAND,
+        Waiting::Trying | Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => {
+            COMMAND
+        }
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
         Waiting::TargetReady | Waiting::Source => START,
         Waiting::Retention => retention(seen),

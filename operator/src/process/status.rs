@@ -157,6 +157,9 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => {
             waiting_for_target(seen, &headline)
         }
+        Waiting::Trying => {
+            (true, R::WaitingForTarget, so("the new code is offered a copy of the state; the source serves."))
+        }
         Waiting::Freezing | Waiting::Importing => (true, R::HandingOver, so("the state is handed over.")),
         Waiting::Activating => (true, R::Activating, so("committed; the target becomes active.")),
         Waiting::TargetReady | Waiting::Retention => (

@@ -49,7 +49,8 @@ impl Model {
                 }
                 return broken.then_some(Promise::SourceStays);
             }
-            Effect::Freeze { .. }
+            Effect::Trial { .. }
+            | Effect::Freeze { .. }
             | Effect::Import { .. }
             | Effect::Activate { .. }
             | Effect::Thaw { .. }
@@ -195,6 +196,8 @@ impl Model {
             | Effect::CreatePod { .. }
             | Effect::Route(_)
             | Effect::ReadLive(_)
+            // Changes no record, and the model's workers all run the same code.
+            | Effect::Trial { .. }
             // Decided for a pod, and not for a process that is there.
             | Effect::LetGo { .. }
             | Effect::DeletePod { .. } => return None,

@@ -28,6 +28,7 @@ impl Model {
             },
             source: self.incarnation(sight.source.as_ref()),
             target: self.incarnation(sight.target.as_ref()),
+            trial: false,
             routed_to: (sight.routed != NOWHERE).then(|| names::uid(sight.routed)),
             lingering: sight.lingering,
             leading: true,
@@ -99,6 +100,7 @@ impl Model {
             serving_for_milliseconds: None,
             frozen_for_milliseconds: None,
             busy: busy.map(|(command, epoch)| Busy { command, epoch, milliseconds: 0 }),
+            tried: None,
             failure: pod.failure.map(|(epoch, fault)| Failure {
                 epoch: names::epoch(epoch),
                 kind: match fault {

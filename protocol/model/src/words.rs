@@ -13,6 +13,7 @@ pub fn effect(effect: &Effect) -> String {
     match effect {
         Effect::Write(transition) => format!("writes {}", self::transition(transition)),
         Effect::CreatePod { name, epoch, .. } => format!("creates pod {name} (epoch {epoch})"),
+        Effect::Trial { epoch } => format!("sends trial, epoch {epoch}"),
         Effect::Freeze { epoch, .. } => format!("sends freeze, epoch {epoch}"),
         Effect::Import { epoch, state, .. } => {
             format!("sends import of {}, epoch {epoch}", self::state(Some(state)))

@@ -42,6 +42,11 @@ pub enum Effect {
         /// pod, since also the first start and a recovery must not meet an older pod's worker.
         gated: bool,
     },
+    /// Command the target to offer its worker a copy of the state, while the source serves.
+    Trial {
+        /// Epoch of the move.
+        epoch: Epoch,
+    },
     /// Command the source to freeze.
     Freeze {
         /// Epoch of the move.
@@ -103,6 +108,7 @@ impl Effect {
             Self::Write(Transition::Abort { .. }) => "abort",
             Self::Write(Transition::End { .. }) => "end",
             Self::CreatePod { .. } => "create-pod",
+            Self::Trial { .. } => "trial",
             Self::Freeze { .. } => "freeze",
             Self::Import { .. } => "import",
             Self::Activate { .. } => "activate",
@@ -132,6 +138,8 @@ pub enum Waiting {
     TargetSidecar,
     /// The target's worker is not ready to take over.
     TargetWorker,
+    /// The target's worker is offered a copy of the state.
+    Trying,
     /// The source is freezing.
     Freezing,
     /// The target is importing.

@@ -51,10 +51,10 @@ pub(super) fn next(view: &View, migration: &Migration) -> Decision {
     let Some(target) = view.target.report() else {
         return Decision::wait(Waiting::TargetSidecar);
     };
-    if let Some(busy) = target.busy
-        && busy.command == CommandKind::Import
-    {
-        return Decision::wait(Waiting::Importing);
+    match target.busy.map(|busy| busy.command) {
+        Some(CommandKind::Import) => return Decision::wait(Waiting::Importing),
+        Some(CommandKind::Trial) => return Decision::wait(Waiting::Trying),
+        Some(_) | None => {}
     }
     if !view.target.can_take_over() {
         return Decision::wait(Waiting::TargetWorker);
@@ -62,6 +62,9 @@ pub(super) fn next(view: &View, migration: &Migration) -> Decision {
     match source {
         Source::None => commit(view, migration, target, None),
         Source::Serving(report) if freezing(report, migration) => Decision::wait(Waiting::Freezing),
+        Source::Serving(_) if view.trial && migration.with_state && target.tried != Some(migration.epoch) => {
+            Decision::act(Effect::Trial { epoch: migration.epoch }, Waiting::Trying)
+        }
         Source::Serving(_) => Decision::act(
             Effect::Freeze { epoch: migration.epoch, capture: migration.with_state },
             Waiting::Freezing,

@@ -24,6 +24,8 @@ pub struct View {
     pub source: Incarnation,
     /// The migration's target; once committed, also the owner.
     pub target: Incarnation,
+    /// Whether the target's worker is offered a copy of the state before anything is frozen, because its code is another.
+    pub trial: bool,
     /// Where the stable address points.
     pub routed_to: Option<PodUid>,
     /// Whether a pod of this process that is neither source nor target may still run.

@@ -62,6 +62,22 @@ fn the_way_to_the_commit() {
 }
 
 #[test]
+fn other_code_is_tried_on_a_copy_before_anything_is_frozen() {
+    let source = || up(&active(1, 4));
+    let tried = |target| View { trial: true, ..prepared(source(), target) };
+    let of = |epoch| reporting(up(&standby(5)), |report| report.tried = Some(Epoch(epoch)));
+    assert_eq!(only(&tried(up(&standby(5)))), Effect::Trial { epoch: Epoch(5) });
+    assert_eq!(only(&tried(of(4))), Effect::Trial { epoch: Epoch(5) }, "that was for another move");
+    let trying = tried(busy(up(&standby(5)), CommandKind::Trial, 5, 10));
+    assert_eq!(next(&trying), wait(Waiting::Trying));
+    assert_eq!(only(&tried(of(5))), Effect::Freeze { epoch: Epoch(5), capture: true });
+    let refused = tried(failed(up(&standby(5)), 5, FailureKind::ImportRefused));
+    assert_eq!(only(&refused), abort(AbortReason::ImportRefused));
+    let stateless = with_migration(tried(up(&standby(5))), |migration| migration.with_state = false);
+    assert_eq!(only(&stateless), Effect::Freeze { epoch: Epoch(5), capture: false });
+}
+
+#[test]
 fn nothing_is_committed_but_what_the_source_sealed() {
     let other = prepared(up(&frozen(1, 5, Some(8))), up(&delivered(5, 5, 7)));
     assert!(!matches!(next(&other).effects.first(), Some(Effect::Write(Transition::Commit { .. }))));

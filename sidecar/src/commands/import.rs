@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use processhub_protocol::contract::error::clean;
 use processhub_protocol::contract::{Disposition, Reason, WorkerState};
-use processhub_protocol::wire::{Failure, FailureKind, Import, ImportReason};
+use processhub_protocol::wire::{CodeChange, Failure, FailureKind, Import, ImportReason};
 use tokio::time::Instant;
 
 use super::Outcome;
@@ -17,15 +17,15 @@ use crate::worker::{Given, WorkerError};
 /// How often a state is given to a worker that fails on it.
 const ATTEMPTS: u32 = 3;
 /// Pause before it is given again.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
-struct Failed {
-    kind: FailureKind,
-    message: String,
+pub(super) struct Failed {
+    pub(super) kind: FailureKind,
+    pub(super) message: String,
 }
 
 impl Failed {
-    fn import(message: impl ToString) -> Self {
+    pub(super) fn import(message: impl ToString) -> Self {
         Self { kind: FailureKind::ImportFailed, message: message.to_string() }
     }
 }
@@ -104,33 +104,28 @@ impl Sidecar {
                 Err(error) => error,
             };
             attempts += 1;
-            match error.disposition(false) {
-                Disposition::Abort => {
-                    return Err(Failed { kind: FailureKind::ImportRefused, message: error.to_string() });
-                }
-                Disposition::Wait => {}
-                Disposition::Retry | Disposition::Done | Disposition::NoState => {
-                    let unknown = matches!(&error, WorkerError::Refused { status: 404 | 405 | 501, .. });
-                    if unknown {
-                        let message = format!("the worker takes no state: {error}");
-                        return Err(Failed { kind: FailureKind::ImportRefused, message });
-                    }
-                    if attempts >= ATTEMPTS {
-                        return Err(Failed::import(error));
-                    }
-                }
-            }
+            after(&error, attempts)?;
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     /// Gives a kept state to the worker.
-    pub(crate) async fn deliver(&self, kept: &Kept, given: Given) -> Result<(), WorkerError> {
+    pub(crate) async fn deliver(&self, kept: &Kept, mut given: Given) -> Result<(), WorkerError> {
+        given.change = given.change.map(|change| self.for_worker(change));
         self.worker.give(kept, given).await
     }
 
+    /// To a worker without versions the hub's word for one would be that of a stranger.
+    pub(super) fn for_worker(&self, change: CodeChange) -> CodeChange {
+        let names_none = match &self.live().worker {
+            Seen::Contract(info) => info.vsn.is_empty(),
+            Seen::Plain | Seen::Nothing => false,
+        };
+        if names_none { CodeChange { from: String::new(), ..change } } else { change }
+    }
+
     /// Waits for a worker in Standby; its `instance`. The caller bounds the time.
-    async fn standby_worker(&self) -> String {
+    pub(super) async fn standby_worker(&self) -> String {
         let instance = |sidecar: &Self| match &sidecar.live().worker {
             Seen::Contract(info) if info.state == WorkerState::Standby => Some(info.instance.clone()),
             Seen::Contract(_) | Seen::Plain | Seen::Nothing => None,
@@ -138,5 +133,20 @@ impl Sidecar {
         self.kick.notify_one();
         self.until(|sidecar| instance(sidecar).is_some()).await;
         instance(self).unwrap_or_default()
+    }
+}
+
+/// Whether a state is given once more to a worker that did not take it.
+pub(super) fn after(error: &WorkerError, attempts: u32) -> Result<(), Failed> {
+    match error.disposition(false) {
+        Disposition::Abort => Err(Failed { kind: FailureKind::ImportRefused, message: error.to_string() }),
+        Disposition::Wait => Ok(()),
+        Disposition::Retry | Disposition::Done | Disposition::NoState => {
+            if matches!(error, WorkerError::Refused { status: 404 | 405 | 501, .. }) {
+                let message = format!("the worker takes no state: {error}");
+                return Err(Failed { kind: FailureKind::ImportRefused, message });
+            }
+            if attempts >= ATTEMPTS { Err(Failed::import(error)) } else { Ok(()) }
+        }
     }
 }

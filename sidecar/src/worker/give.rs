@@ -2,16 +2,32 @@
 
 use std::time::Duration;
 
-use processhub_protocol::contract::{ApplyRequest, Direction, ErrorCode, Name, Reason};
-use processhub_protocol::id::Epoch;
+use bytes::BytesMut;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use processhub_protocol::contract::{
+    ApplyRequest, CaptureAnswer, Direction, ErrorCode, Name, PartName, PartSize, Reason,
+};
+use processhub_protocol::id::{Epoch, Seq};
 use processhub_protocol::wire::CodeChange;
 use serde_json::Value;
 
 use super::{Worker, WorkerError};
 use crate::keeper::{CHUNK, Kept, ManifestPart};
 
+/// How long a stream may stand still.
+const QUIET: Duration = Duration::from_secs(3);
 /// How often a slice is sent again before the import is given up.
 const ATTEMPTS: u32 = 3;
+
+/// Why a part was not passed on.
+#[derive(Debug)]
+pub enum PassError {
+    /// It did not come.
+    Stream(String),
+    /// The worker did not take it.
+    Worker(WorkerError),
+}
 
 /// For what a state is given.
 #[derive(Clone, Debug)]
@@ -32,6 +48,20 @@ impl Given {
         match &self.change {
             Some(change) if of_state.is_empty() => change.from.clone(),
             Some(_) | None => of_state.to_owned(),
+        }
+    }
+
+    fn request(&self, vsn: &str, seq: Seq, parts: Vec<PartSize>) -> ApplyRequest {
+        ApplyRequest {
+            epoch: self.epoch,
+            reason: self.reason,
+            vsn: self.vsn(vsn),
+            direction: self.change.as_ref().map_or(Direction::Up, |change| change.direction),
+            extra: self.extra(),
+            seq,
+            since: None,
+            parts,
+            dry_run: false,
         }
     }
 
@@ -58,10 +88,64 @@ impl Worker {
             .map_err(|_| WorkerError::Malformed("the state's digest is no name".to_owned()))?;
         let result = self.upload_and_apply(kept, &given, &import).await;
         if result.is_err() {
-            // Best effort: a worker that restarted has forgotten it anyway, and the next import starts its parts over.
-            let _ = self.end_import(&import).await;
+            // A worker that restarted has forgotten it anyway, and the next import starts its parts over.
+            self.forget(&import).await;
         }
         result
+    }
+
+    /// Asks whether the worker would take the state whose parts were passed on.
+    ///
+    /// # Errors
+    /// The worker's.
+    pub async fn offer(
+        &self,
+        import: &Name,
+        copy: &CaptureAnswer,
+        parts: Vec<PartSize>,
+        given: &Given,
+    ) -> Result<(), WorkerError> {
+        let request = ApplyRequest { dry_run: true, ..given.request(&copy.vsn, copy.seq, parts) };
+        self.apply(import, &request, given.time).await
+    }
+
+    /// Passes the bytes of a part on as they come; their number.
+    ///
+    /// # Errors
+    /// When the stream breaks, or the worker does not take them.
+    pub async fn pass_on(
+        &self,
+        import: &Name,
+        part: &PartName,
+        mut body: Incoming,
+    ) -> Result<u64, PassError> {
+        let (mut offset, mut buffer, mut more) = (0u64, BytesMut::new(), true);
+        while more {
+            while more && buffer.len() < CHUNK {
+                match tokio::time::timeout(QUIET, body.frame()).await {
+                    Err(_) => return Err(PassError::Stream(format!("part `{part}` stands still"))),
+                    Ok(None) => more = false,
+                    Ok(Some(Err(error))) => return Err(PassError::Stream(error.to_string())),
+                    Ok(Some(Ok(frame))) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            buffer.extend_from_slice(&bytes);
+                        }
+                    }
+                }
+            }
+            while buffer.len() >= CHUNK || (!more && !buffer.is_empty()) {
+                let bytes = buffer.split_to(buffer.len().min(CHUNK)).freeze();
+                let length = bytes.len() as u64;
+                self.slice(import, part, offset, bytes).await.map_err(PassError::Worker)?;
+                offset += length;
+            }
+        }
+        Ok(offset)
+    }
+
+    /// Lets the worker forget what was uploaded. Best effort: it forgets it anyway when it is activated or restarts.
+    pub async fn forget(&self, import: &Name) {
+        let _ = self.end_import(import).await;
     }
 
     async fn upload_and_apply(&self, kept: &Kept, given: &Given, import: &Name) -> Result<(), WorkerError> {
@@ -69,17 +153,7 @@ impl Worker {
         for part in &manifest.parts {
             self.upload(kept, part, import).await?;
         }
-        let request = ApplyRequest {
-            epoch: given.epoch,
-            reason: given.reason,
-            vsn: given.vsn(&manifest.vsn),
-            direction: given.change.as_ref().map_or(Direction::Up, |change| change.direction),
-            extra: given.extra(),
-            seq: manifest.state.seq,
-            since: None,
-            parts: manifest.sizes(),
-            dry_run: false,
-        };
+        let request = given.request(&manifest.vsn, manifest.state.seq, manifest.sizes());
         self.apply(import, &request, given.time).await
     }
 

@@ -24,6 +24,9 @@ async fn only_who_holds_the_hubs_key_commands() {
         for (method, path) in [
             (Method::GET, path::REPORT),
             (Method::POST, path::FREEZE),
+            (Method::POST, path::TRIAL),
+            (Method::POST, path::COPY),
+            (Method::GET, "/v1/copy/c/state?epoch=1"),
             (Method::POST, path::IMPORT),
             (Method::POST, path::ACTIVATE),
             (Method::POST, path::THAW),

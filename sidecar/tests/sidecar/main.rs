@@ -10,3 +10,4 @@ mod restarts;
 mod support;
 mod tcp;
 mod traffic;
+mod trial;
