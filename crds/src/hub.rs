@@ -31,6 +31,7 @@ use crate::vocabulary::vocabulary;
     validation = rules::handover_with_replication(),
     validation = rules::replication(),
     validation = rules::headless_retention(),
+    validation = rules::upgrade_to_come(),
     validation = rules::upgrade_of_cold_swaps(),
     scale(
         spec_replicas_path = ".spec.replicas",

@@ -13,6 +13,10 @@ pub const HANDOVER_WITH_REPLICATION: &str = "handover_with_replication_not_suppo
 pub const UPGRADE_OF_COLD_SWAPS: &str = "invalid_config: spec.upgrade.strategy: would run the new worker beside the \
      old one, which migration.strategy ColdSwap rules out; remove it or use ColdSwap";
 
+/// The refusal of the strategies that are to come.
+pub const UPGRADE_TO_COME: &str = "invalid_config: spec.upgrade.strategy: InPlace and Live are not available in this \
+     version; use HotSwap or ColdSwap";
+
 fn forbidden(rule: &str, message: &str, field: &str) -> Rule {
     Rule::new(rule).message(message).field_path(field).reason(Reason::FieldValueForbidden)
 }
@@ -71,11 +75,20 @@ pub(crate) fn headless_retention() -> Rule {
     )
 }
 
+/// Nothing is accepted that would be ignored.
+pub(crate) fn upgrade_to_come() -> Rule {
+    forbidden(
+        "!has(self.spec.upgrade.strategy) || !(self.spec.upgrade.strategy in ['InPlace', 'Live'])",
+        UPGRADE_TO_COME,
+        ".spec.upgrade.strategy",
+    )
+}
+
 /// What must never exist twice does not exist twice for the sake of new code.
 pub(crate) fn upgrade_of_cold_swaps() -> Rule {
     invalid(
         "self.spec.migration.strategy != 'ColdSwap' || !has(self.spec.upgrade.strategy) || \
-         self.spec.upgrade.strategy == 'ColdSwap'",
+         self.spec.upgrade.strategy != 'HotSwap'",
         UPGRADE_OF_COLD_SWAPS,
         ".spec.upgrade.strategy",
     )

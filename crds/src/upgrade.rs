@@ -43,6 +43,10 @@ vocabulary! {
         HotSwap = "HotSwap",
         /// As `HotSwap`; the new worker starts only when the old one has ended.
         ColdSwap = "ColdSwap",
+        /// The worker's image changes in the same pod. Not available in this version.
+        InPlace = "InPlace",
+        /// The worker loads the new code itself. Not available in this version.
+        Live = "Live",
     }
 }
 

@@ -280,6 +280,12 @@ fn check_upgrade(spec: &ProcessHubSpec, errors: &mut Vec<FieldError>) {
              use ColdSwap",
         ));
     }
+    if matches!(strategy, Some(UpgradeStrategy::InPlace | UpgradeStrategy::Live)) {
+        errors.push(FieldError::new(
+            "spec.upgrade.strategy",
+            "InPlace and Live are not available in this version; use HotSwap or ColdSwap",
+        ));
+    }
     check_config("spec.upgrade.extra", extra, errors);
 }
 

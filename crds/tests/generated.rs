@@ -103,9 +103,9 @@ fn schemas() -> Vec<Value> {
         .collect()
 }
 
-/// The template's own fields are bounded by what the API server accepts as a pod.
+/// The template's own fields are bounded by what the API server accepts as a pod, and the templates that are kept were one.
 fn is_ours(path: &str) -> bool {
-    !path.starts_with(".spec.template.spec.")
+    !path.starts_with(".spec.template.spec.") && path != ".status.revisions[].template"
 }
 
 #[test]

@@ -128,6 +128,16 @@ pub(super) fn cases() -> Vec<Case> {
             refused("invalid_config: spec.upgrade.strategy"),
         ),
         case(
+            "an upgrade in place",
+            spec(json!({ "upgrade": { "strategy": "InPlace" } })),
+            refused("spec.upgrade.strategy: InPlace and Live are not available in this version"),
+        ),
+        case(
+            "a live upgrade of a hub of cold swaps",
+            spec(json!({ "migration": { "strategy": "ColdSwap" }, "upgrade": { "strategy": "Live" } })),
+            refused("spec.upgrade.strategy: InPlace and Live are not available in this version"),
+        ),
+        case(
             "an upgrade by cold swaps of a hub of hot swaps",
             spec(json!({ "upgrade": { "strategy": "ColdSwap" }, "vsn": "2.0.0-rc.1+git" })),
             Expect::Accepted,

@@ -189,6 +189,15 @@ fn an_upgrade_runs_no_second_worker_in_a_hub_of_cold_swaps() {
 }
 
 #[test]
+fn the_strategies_that_are_to_come_are_refused() {
+    for strategy in ["InPlace", "Live"] {
+        let hub = hub(|object| object["spec"]["upgrade"] = json!({ "strategy": strategy }));
+        let error = validate(&hub).unwrap_err().to_string();
+        assert_eq!(error, crate::rules::UPGRADE_TO_COME, "the same words as the API server's");
+    }
+}
+
+#[test]
 fn what_the_code_change_is_given_is_bounded() {
     refused(
         |object| object["spec"]["upgrade"] = json!({ "extra": { "a": "x".repeat(17 * 1024) } }),
