@@ -16,6 +16,10 @@ pub const SIDECAR_IMAGE: &str = "localhost/processhub-sidecar:dev";
 pub const ADAPTER_IMAGE: &str = "localhost/processhub-adapter:dev";
 /// Image of the example worker.
 pub const COUNTER_IMAGE: &str = "localhost/processhub-counter:dev";
+/// Image of the account, on the embedded cluster.
+pub const ACCOUNT_IMAGE: &str = "localhost/processhub-account:dev";
+/// Image with Python, on the embedded cluster.
+pub const PYTHON_IMAGE: &str = "localhost/python:3";
 /// Image of the clients.
 pub const CLIENTS_IMAGE: &str = "localhost/processhub-clients:dev";
 /// Targets of the Dockerfile and how their images are tagged.
@@ -101,21 +105,14 @@ impl Binaries {
             Profile::Release => "release",
         };
         let host = host_triple()?;
-        println!("building operator, sidecar, adapter, example worker and clients (profile {profile})");
+        println!("building operator, sidecar, adapter, example workers and clients (profile {profile})");
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .current_dir(&root)
             .args(["build", "--locked", "--quiet", "--profile", profile, "--target", &host])
             .args(["--package", "processhub-operator", "--package", "processhub-sidecar"])
-            .args([
-                "--package",
-                "processhub-adapter",
-                "--package",
-                "counter",
-                "--package",
-                "processhub-e2e",
-                "--bins",
-            ]);
+            .args(["--package", "processhub-adapter", "--package", "counter", "--package", "account"])
+            .args(["--package", "processhub-e2e", "--bins"]);
         if host.ends_with("linux-gnu") {
             let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host.to_uppercase().replace('-', "_"));
             cargo.env(variable, "-C target-feature=+crt-static");
@@ -185,4 +182,13 @@ fn host_triple() -> Result<String> {
         .lines()
         .find_map(|line| line.strip_prefix("host: ").map(str::to_owned))
         .context("rustc does not say its host")
+}
+
+/// This machine's Python itself, behind whatever stands for it in the path; none where there is none.
+#[must_use]
+pub fn python() -> Option<PathBuf> {
+    let mut command = Command::new("python3");
+    let output = command.args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    (output.status.success() && path.is_absolute()).then_some(path)
 }

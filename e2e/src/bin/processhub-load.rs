@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use processhub_e2e::load::{Answers, Load, Operation, Order, Target, Word, fetch, send};
+use processhub_e2e::load::{Answers, Load, Operation, Order, Speech, Target, Word, fetch, send};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 
@@ -20,13 +20,16 @@ struct Args {
     /// Pause of each client between two requests.
     #[arg(long, default_value_t = 5)]
     pause_milliseconds: u64,
+    /// Which of the example workers they talk to.
+    #[arg(long, value_enum, default_value_t)]
+    speech: Speech,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let (tell, mut told) = mpsc::unbounded_channel::<Operation>();
-    let mut load = Load::new(&args.run, Duration::from_millis(args.pause_milliseconds), tell);
+    let mut load = Load::new(&args.run, Duration::from_millis(args.pause_milliseconds), tell).to(args.speech);
     let (answered, mut answers) = mpsc::unbounded_channel::<Word>();
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     loop {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -18,9 +19,48 @@ use super::remote::{Answer, Call};
 const UNREACHABLE_TRIES: u32 = 100;
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(10);
 
+/// Which of the example workers a client talks to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Speech {
+    /// The counter.
+    #[default]
+    Counter,
+    /// The account, of any version.
+    Account,
+}
+
+impl Speech {
+    /// As the argument of a command line.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Account => "account",
+        }
+    }
+
+    /// The path and the body that ask for one more, numbered by the client.
+    fn one_more(self, client: &str, number: u64) -> (&'static str, serde_json::Value) {
+        match self {
+            Self::Counter => ("/increment", json!({ "client": client, "number": number })),
+            Self::Account => ("/deposit", json!({ "amount": 1, "id": format!("{client}/{number}") })),
+        }
+    }
+
+    /// The value in the answer.
+    fn value(self, answer: &serde_json::Value) -> Option<u64> {
+        match self {
+            Self::Counter => answer["value"].as_u64(),
+            Self::Account => answer.as_u64().or_else(|| answer["salary"].as_u64()),
+        }
+    }
+}
+
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
+    /// To which worker.
+    pub speech: Speech,
     /// Name, unique in a run.
     pub name: String,
     /// The process that it talks to.
@@ -94,7 +134,7 @@ impl Client {
             Ok(response) => {
                 let status = response.status();
                 match response.into_body().collect().await {
-                    Ok(body) => judge(status, &body.to_bytes()),
+                    Ok(body) => judge(self.options.speech, status, &body.to_bytes()),
                     Err(error) => Outcome::Unknown { message: format!("answer cut short: {error}") },
                 }
             }
@@ -121,10 +161,10 @@ impl Client {
     }
 
     fn request(&self) -> http::Request<Full<Bytes>> {
-        let body = serde_json::json!({ "client": self.options.name, "number": self.number });
+        let (path, body) = self.options.speech.one_more(&self.options.name, self.number);
         let mut request = http::Request::new(Full::new(Bytes::from(body.to_string())));
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = http::Uri::from_static("/increment");
+        *request.uri_mut() = http::Uri::from_static(path);
         let headers = request.headers_mut();
         if let Ok(host) = http::HeaderValue::from_str(&self.options.address.to_string()) {
             headers.insert(http::header::HOST, host);
@@ -191,10 +231,10 @@ pub async fn send(call: &Call) -> Result<Answer> {
     Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-fn judge(status: http::StatusCode, body: &[u8]) -> Outcome {
+fn judge(speech: Speech, status: http::StatusCode, body: &[u8]) -> Outcome {
     if status.is_success() {
-        return match serde_json::from_slice::<serde_json::Value>(body).ok().and_then(|v| v["value"].as_u64())
-        {
+        let answer = serde_json::from_slice::<serde_json::Value>(body).ok();
+        return match answer.and_then(|answer| speech.value(&answer)) {
             Some(value) => Outcome::Acknowledged { value },
             None => Outcome::Unknown { message: "an answer without a value".into() },
         };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::{Client, ClientOptions, Operation};
+use super::{Client, ClientOptions, Operation, Speech};
 
 /// A process and its stable address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,7 @@ pub struct Load {
     tell: mpsc::UnboundedSender<Operation>,
     pause: Duration,
     run: String,
+    speech: Speech,
 }
 
 impl Load {
@@ -33,7 +34,14 @@ impl Load {
     #[must_use]
     pub fn new(run: &str, pause: Duration, tell: mpsc::UnboundedSender<Operation>) -> Self {
         let (stop, _) = watch::channel(false);
-        Self { stop, clients: JoinSet::new(), tell, pause, run: run.to_owned() }
+        Self { stop, clients: JoinSet::new(), tell, pause, run: run.to_owned(), speech: Speech::default() }
+    }
+
+    /// Clients that talk to this worker.
+    #[must_use]
+    pub fn to(mut self, speech: Speech) -> Self {
+        self.speech = speech;
+        self
     }
 
     /// Two clients for the target: one that keeps its connection and one that opens a new one each time.
@@ -41,6 +49,7 @@ impl Load {
         for fresh in [false, true] {
             let how = if fresh { "fresh" } else { "kept" };
             let client = Client::new(ClientOptions {
+                speech: self.speech,
                 name: format!("{}-{}-{how}", self.run, target.process),
                 process: target.process.clone(),
                 address: target.address,

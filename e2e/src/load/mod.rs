@@ -6,7 +6,7 @@ mod driver;
 mod history;
 mod remote;
 
-pub use client::{Client, ClientOptions, fetch, send};
+pub use client::{Client, ClientOptions, Speech, fetch, send};
 pub use driver::{Load, Target};
 pub use history::{Operation, Outcome};
 pub use remote::{Answer, Answers, Call, Calling, Order, RemoteLoad, Word};

@@ -1,5 +1,6 @@
 //! Everything that may happen to a hub, each under load, each judged by the same oracles.
 
+mod account;
 mod count;
 mod failpoints;
 mod hub;
@@ -148,6 +149,8 @@ scenarios! {
         upgrades::new_code_that_hangs_on_the_state,
         upgrades::new_code_is_paused_and_resumed,
         upgrades::new_code_for_a_canary,
+        account::an_account_in_rust_changes_its_code only Embedded: "the account has no image that clusters pull",
+        account::an_account_in_python_changes_its_code only Embedded: "it runs the Python of this machine",
         input::objects_beyond_their_bounds_are_refused,
         input::names_that_are_taken,
         input::templates_that_cannot_be_used,

@@ -47,7 +47,7 @@ async fn pause(trial: &Trial<'_>, hub: &str, paused: bool) -> Result<()> {
 }
 
 /// Waits until the hub has so many processes with its present code, as its status counts them.
-async fn upgraded(trial: &Trial<'_>, hub: &str, count: u32) -> Result<ProcessHub> {
+pub(super) async fn upgraded(trial: &Trial<'_>, hub: &str, count: u32) -> Result<ProcessHub> {
     until(&format!("{count} processes of {hub} to run its code"), Duration::from_secs(180), async || {
         let hub = trial.hubs().get(hub).await?;
         let status = hub.status.clone().unwrap_or_default();
@@ -63,7 +63,7 @@ async fn upgraded(trial: &Trial<'_>, hub: &str, count: u32) -> Result<ProcessHub
     .await
 }
 
-fn vsn(process: &HubProcess) -> &str {
+pub(super) fn vsn(process: &HubProcess) -> &str {
     process.status.as_ref().and_then(|status| status.owner.as_ref()).map_or("", |owner| &owner.vsn)
 }
 
@@ -72,7 +72,7 @@ fn node(process: &HubProcess) -> &str {
 }
 
 /// Names of the processes that run that version.
-async fn running(trial: &Trial<'_>, version: &str) -> Result<Vec<String>> {
+pub(super) async fn running(trial: &Trial<'_>, version: &str) -> Result<Vec<String>> {
     let all = trial.processes().list(&kube::api::ListParams::default()).await?;
     let mut names: Vec<_> =
         all.iter().filter(|process| vsn(process) == version).map(ResourceExt::name_any).collect();

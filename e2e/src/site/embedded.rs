@@ -17,7 +17,9 @@ use rustix::process::Pid;
 use super::SYSTEM;
 use super::audit::{Mark, Write};
 use super::crew::{Recipe, Register};
-use crate::artifacts::{ADAPTER_IMAGE, Binaries, COUNTER_IMAGE, SIDECAR_IMAGE};
+use crate::artifacts::{
+    ACCOUNT_IMAGE, ADAPTER_IMAGE, Binaries, COUNTER_IMAGE, PYTHON_IMAGE, SIDECAR_IMAGE, python,
+};
 
 /// Where operators' metrics may be.
 const PORTS: std::ops::Range<u16> = 19_715..19_999;
@@ -45,7 +47,12 @@ impl Embedded {
             .with_image(ADAPTER_IMAGE, ImageSpec::new(binaries.path("processhub-adapter")))
             // What a person has installed on this machine stands for an image.
             .with_image(REDIS_IMAGE, ImageSpec::new(REDIS_SERVER))
-            .with_image(COUNTER_IMAGE, ImageSpec::new(binaries.path("counter")));
+            .with_image(COUNTER_IMAGE, ImageSpec::new(binaries.path("counter")))
+            .with_image(ACCOUNT_IMAGE, ImageSpec::new(binaries.path("account")));
+        let options = match python() {
+            Some(program) => options.with_image(PYTHON_IMAGE, ImageSpec::new(program)),
+            None => options,
+        };
         let cluster = EmbeddedCluster::start(options).await?;
         let directory = cluster.directory().to_owned();
         std::fs::create_dir_all(directory.join("operators"))?;

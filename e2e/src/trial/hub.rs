@@ -1,15 +1,96 @@
 //! The hub of a trial.
 
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
+
+use crate::artifacts::{ACCOUNT_IMAGE, PYTHON_IMAGE, repository};
+use crate::load::Speech;
+use crate::oracle::Applied;
+use crate::site::Site;
 
 /// Port of the example worker.
 pub const PORT: u16 = 8080;
+
+/// Which of the example workers a hub runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Example {
+    /// The counter.
+    #[default]
+    Counter,
+    /// The account in Rust.
+    Account,
+    /// The account in Python.
+    PythonAccount,
+}
+
+impl Example {
+    pub(super) fn image(self, site: &Site) -> &str {
+        match self {
+            Self::Counter => site.worker_image(),
+            Self::Account => ACCOUNT_IMAGE,
+            Self::PythonAccount => PYTHON_IMAGE,
+        }
+    }
+
+    pub(super) fn speech(self) -> Speech {
+        match self {
+            Self::Counter => Speech::Counter,
+            Self::Account | Self::PythonAccount => Speech::Account,
+        }
+    }
+
+    /// Where it says which requests it holds, and how that is read.
+    pub(super) fn audit(self) -> (&'static str, fn(&str) -> Result<Applied>) {
+        match self {
+            Self::Counter => ("/audit", read_audit),
+            Self::Account | Self::PythonAccount => ("/bookings", read_bookings),
+        }
+    }
+
+    /// What the container runs and with which environment, where the image does not say it.
+    fn command(self) -> (Option<Value>, Vec<Value>) {
+        match self {
+            Self::Counter | Self::Account => (None, Vec::new()),
+            Self::PythonAccount => {
+                let root = repository();
+                let path = [root.join("sdk/python/src"), root.join("examples/account")];
+                let path = path.map(|directory| directory.display().to_string()).join(":");
+                let command = json!(["python3", "-B", "-m", "account"]);
+                (Some(command), vec![json!({"name": "PYTHONPATH", "value": path})])
+            }
+        }
+    }
+}
+
+/// What the counter answers to `GET /audit`.
+fn read_audit(text: &str) -> Result<Applied> {
+    let audit: counter::Audit = serde_json::from_str(text).context("an audit that cannot be read")?;
+    Ok(Applied { clients: audit.clients, duplicates: audit.duplicates })
+}
+
+/// What the account answers to `GET /bookings`: an `id` of our clients is the client's name and its number.
+fn read_bookings(text: &str) -> Result<Applied> {
+    let bookings: BTreeMap<String, u64> =
+        serde_json::from_str(text).context("bookings that cannot be read")?;
+    let mut applied = Applied::default();
+    for (id, amount) in bookings {
+        let (client, number) = id.rsplit_once('/').with_context(|| format!("a booking of `{id}`"))?;
+        let number = number.parse().with_context(|| format!("a booking of `{id}`"))?;
+        applied.clients.entry(client.to_owned()).or_default().push((number, number));
+        applied.duplicates += amount.saturating_sub(1);
+    }
+    Ok(applied)
+}
 
 /// What the hub of a trial is like.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
     /// Name of the hub, and prefix of its processes.
     pub name: String,
+    /// What its processes are.
+    pub example: Example,
     /// Processes.
     pub replicas: u32,
     /// Ballast in each process's state, in bytes.
@@ -26,6 +107,7 @@ impl Default for HubOptions {
     fn default() -> Self {
         Self {
             name: "cart".into(),
+            example: Example::Counter,
             replicas: 12,
             state_size: 1024,
             spec: json!({}),
@@ -40,6 +122,13 @@ impl HubOptions {
     #[must_use]
     pub fn of(name: &str, replicas: u32) -> Self {
         Self { name: name.to_owned(), replicas, ..Self::default() }
+    }
+
+    /// With processes of that kind.
+    #[must_use]
+    pub fn example(mut self, example: Example) -> Self {
+        self.example = example;
+        self
     }
 
     /// With this merged over `spec`; null takes a field away.
@@ -86,7 +175,8 @@ impl HubOptions {
 
 /// The object.
 pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
-    let mut environment = vec![json!({"name": "STATE_SIZE", "value": options.state_size.to_string()})];
+    let (command, mut environment) = options.example.command();
+    environment.push(json!({"name": "STATE_SIZE", "value": options.state_size.to_string()}));
     environment.extend(options.environment.iter().map(|(name, value)| json!({"name": name, "value": value})));
     let mut spec = json!({
         "replicas": options.replicas,
@@ -108,6 +198,9 @@ pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
             }],
         }},
     });
+    if let Some(command) = command {
+        spec["template"]["spec"]["containers"][0]["command"] = command;
+    }
     merge(&mut spec, &options.spec);
     json!({
         "apiVersion": "processhub.io/v1alpha1",
@@ -130,5 +223,19 @@ fn merge(base: &mut Value, over: &Value) {
             }
         }
         (base, over) => *base = over.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookings_are_read_as_the_requests_that_were_applied() {
+        let applied =
+            read_bookings(r#"{"run-a-0-kept/1": 1, "run-a-0-kept/3": 1, "run-a-0-fresh/1": 2}"#).unwrap();
+        assert!(applied.holds("run-a-0-kept", 3) && !applied.holds("run-a-0-kept", 2));
+        assert_eq!((applied.clients.len(), applied.duplicates), (2, 1));
+        assert!(read_bookings(r#"{"lunch": 1}"#).is_err());
     }
 }

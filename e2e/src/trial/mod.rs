@@ -5,7 +5,7 @@ mod look;
 mod sidecar;
 mod verdict;
 
-pub use hub::HubOptions;
+pub use hub::{Example, HubOptions};
 pub use look::condition;
 pub use verdict::{Broken, Verdict};
 
@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 use crate::journal::Journal;
 use crate::load::{Answer, Call, Calling, RemoteLoad, Target};
 use crate::moves::Move;
-use crate::oracle::Applied;
 use crate::site::Site;
 use crate::wait::{Seen, until};
 use hub::PORT;
@@ -75,6 +74,7 @@ impl<'a> Trial<'a> {
         let journal = Journal::begin(&site.client(), namespace, tell);
         let mut command = site.load_command(namespace);
         command.args(["--run", &options.name, "--pause-milliseconds", &options.pause().to_string()]);
+        command.args(["--speech", options.example.speech().word()]);
         let load = RemoteLoad::start(command)?;
         let trial = Self {
             site,
@@ -95,8 +95,8 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// When it is refused.
     pub async fn create_hub(&self, options: &HubOptions) -> Result<()> {
-        let hub =
-            serde_json::from_value(hub::hub(options, self.site.worker_image())).context("the trial's hub")?;
+        let hub = hub::hub(options, options.example.image(self.site));
+        let hub = serde_json::from_value(hub).context("the trial's hub")?;
         self.hubs().create(&PostParams::default(), &hub).await.context("create the hub")?;
         Ok(())
     }
@@ -290,22 +290,21 @@ impl<'a> Trial<'a> {
         let history = self.load.finish().await?;
         let ended = now();
         let targets: Vec<_> = self.targets.values().cloned().collect();
-        let answers = self.load.fetch(targets.clone(), "/audit").await?;
+        let (path, read) = self.options.example.audit();
+        let answers = self.load.fetch(targets.clone(), path).await?;
         let mut applied = HashMap::new();
         for (process, answer) in answers {
             match answer {
                 Ok(text) => {
-                    applied.insert(process, read_audit(&text)?);
+                    applied.insert(process, read(&text)?);
                 }
                 Err(error) => eprintln!("{process} says nothing of what it holds: {error}"),
             }
         }
-        let ballast = self.load.fetch(targets, "/ballast").await?;
-        let torn = ballast
-            .into_iter()
-            .filter(|(_, answer)| !is_whole(answer, self.options.state_size))
-            .map(|(process, _)| process)
-            .collect();
+        let torn = match self.options.example {
+            Example::Counter => self.torn(targets).await?,
+            Example::Account | Example::PythonAccount => Vec::new(),
+        };
         let evidence = Evidence {
             history: &history,
             applied: &applied,
@@ -319,12 +318,13 @@ impl<'a> Trial<'a> {
         self.load.stop().await?;
         Ok(verdict)
     }
-}
 
-/// What the example worker answers to `GET /audit`.
-fn read_audit(text: &str) -> Result<Applied> {
-    let audit: counter::Audit = serde_json::from_str(text).context("an audit that cannot be read")?;
-    Ok(Applied { clients: audit.clients, duplicates: audit.duplicates })
+    /// The processes whose ballast did not come through whole.
+    async fn torn(&mut self, targets: Vec<Target>) -> Result<Vec<String>> {
+        let ballast = self.load.fetch(targets, "/ballast").await?;
+        let torn = ballast.into_iter().filter(|(_, answer)| !is_whole(answer, self.options.state_size));
+        Ok(torn.map(|(process, _)| process).collect())
+    }
 }
 
 /// Whether the ballast arrived with the length that it was made with and its own digest.
