@@ -16,7 +16,9 @@ const DRIVEN: u32 = 40;
 /// A hub of many real sidecars over real sockets is rebalanced once, onto a node that joins.
 pub(super) async fn many_processes_are_rebalanced(site: &Site) -> Result<Finding> {
     let count = match std::env::var(COUNT) {
-        Ok(count) => count.parse().with_context(|| format!("{COUNT}={count} is not a number of processes"))?,
+        Ok(count) => {
+            count.parse().with_context(|| format!("{COUNT}={count} is not a number of processes"))?
+        }
         Err(_) => USUAL,
     };
     let trial = Trial::begin(site, "count", HubOptions::of("count", count).driven(DRIVEN), None).await?;

@@ -122,7 +122,9 @@ fn a_deleted_owner_without_a_target_is_at_risk_with_the_time_that_is_left() {
     let mut seen = seen(&started(), 1_000);
     seen.reports.insert("pod-1".into(), report("pod-1", 1));
     let owner = seen.pods.get_mut("cart-3-1").unwrap();
-    Arc::make_mut(&mut owner.facts).going_until = Some(Timestamp::from_second(1_080).unwrap());
+    let facts = Arc::make_mut(&mut owner.facts);
+    facts.going_until = Some(Timestamp::from_second(1_080).unwrap());
+    facts.grace_seconds = i64::try_from(crate::process::pod::grace(&seen.hub).as_secs()).unwrap();
     assert_eq!(at_risk(&seen), None, "not before the planner has looked");
     seen.assignment = Some(Assignment::default());
     assert_eq!(at_risk(&seen), None, "what it said before the deletion says nothing of it");
