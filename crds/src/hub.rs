@@ -102,6 +102,9 @@ pub struct ProcessHubSpec {
     /// When a process is taken over from a node that cannot be reached.
     #[serde(default)]
     pub failover: Failover,
+    /// How the state is kept against a crash of its worker.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
     /// How long joins and leaves of nodes are collected before they are acted upon.
     #[serde(default = "default_debounce")]
     #[schemars(range(min = 0, max = 60_000))]
@@ -328,6 +331,37 @@ vocabulary! {
         /// Once the old incarnation is proven dead. Until then a process serves as long as it runs.
         #[default]
         OnProof = "OnProof",
+    }
+}
+
+/// How the state is kept against a crash of its worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Checkpoint {
+    /// What an answer waits for. Absent: each answer decides, `Sync` if the worker numbers it (`ProcessHub-Seq`), else
+    /// `Async`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<CheckpointClass>,
+    /// The least time between two captures that no answer waits for.
+    #[schemars(range(min = 20, max = 3_600_000))]
+    pub period_milliseconds: u64,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { class: None, period_milliseconds: 1000 }
+    }
+}
+
+vocabulary! {
+    /// What an answer to a client waits for, and so what a crash of the worker may take along.
+    CheckpointClass {
+        /// Nothing is captured but for moves: a crash takes what changed since the last one.
+        None = "None",
+        /// Nothing: a crash takes what changed since the last period.
+        Async = "Async",
+        /// A state on disk that contains its change: a crash takes nothing that was answered.
+        Sync = "Sync",
     }
 }
 

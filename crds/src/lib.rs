@@ -25,15 +25,15 @@ pub mod validate;
 pub mod vocabulary;
 
 pub use hub::{
-    Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members, Migration, MigrationStrategy,
-    ProcessHub, ProcessHubSpec, ProcessHubStatus, Protocol, Redundancy, RedundancyStrategy, ServiceKind,
-    StaticProcess, Worker,
+    Checkpoint, CheckpointClass, Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members,
+    Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, ProcessHubStatus, Protocol, Redundancy,
+    RedundancyStrategy, ServiceKind, StaticProcess, Worker,
 };
 pub use migration::{
     ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,
     MigrationSummary, MigrationTrigger,
 };
-pub use process::{HubProcess, HubProcessSpec, HubProcessStatus, Owner};
+pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner};
 pub use upgrade::{FailedUpgrade, Revision, Upgrade, UpgradeStrategy, is_down, revisions};
 
 /// The API group of every resource here.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,9 @@ pub struct HubProcessStatus {
     /// Acknowledged requests that may be missing since a recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_miss: Option<MayMiss>,
+    /// The newest state that the owner kept against a crash, as of the last time that anything else was written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
     /// The last upgrade, where it was undone; until the process runs the code of its hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_upgrade: Option<FailedUpgrade>,
@@ -103,6 +106,16 @@ pub struct HubProcessStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// A state that is kept against a crash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointStatus {
+    /// Its number: changes up to this one are in it.
+    pub seq: u64,
+    /// When it was known to be the worker's state.
+    pub time: Time,
 }
 
 /// The incarnation that may acknowledge requests.

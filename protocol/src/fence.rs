@@ -130,6 +130,32 @@ impl Record {
         Self { record, process, pod, born, floor: Floor::default(), role: Role::Standby }
     }
 
+    /// The record of an owner at `epoch` whose state was captured while it serves and is on disk: from now on a worker
+    /// that crashes is given this one. Not a command: floor and epoch stay as they are.
+    ///
+    /// # Errors
+    /// A role other than Active at `epoch`: the capture was overtaken and is to be thrown away; so is one with a lower number
+    /// than what is kept, which is not a later state of the same process.
+    pub fn checkpoint_done(&self, epoch: Epoch, state: StateId) -> Judged<Self> {
+        match &self.role {
+            Role::Active { epoch: now, kept } if *now == epoch => {
+                if let Some(kept) = kept.as_ref().filter(|kept| kept.seq > state.seq) {
+                    let message =
+                        format!("checkpoint: `seq` {} is below {}, which is kept", state.seq, kept.seq);
+                    return Err(self.refuse(RefusalCode::WrongState, message));
+                }
+                Ok(Self { role: Role::Active { epoch, kept: Some(state) }, ..self.clone() })
+            }
+            role => Err(self.refuse(
+                RefusalCode::WrongRole,
+                format!(
+                    "checkpoint: it was captured while Active at {epoch}, and the role is {}",
+                    role.name()
+                ),
+            )),
+        }
+    }
+
     /// Judges a freeze before its work.
     ///
     /// # Errors
@@ -451,6 +477,19 @@ impl Record {
 }
 
 impl Role {
+    /// The epoch at which it acknowledges requests, if it does.
+    #[must_use]
+    pub fn active(&self) -> Option<Epoch> {
+        match self {
+            Self::Active { epoch, .. } => Some(*epoch),
+            Self::Standby
+            | Self::Delivered { .. }
+            | Self::Frozen { .. }
+            | Self::Forwarding { .. }
+            | Self::Retired { .. } => None,
+        }
+    }
+
     /// Its name, for messages and metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {

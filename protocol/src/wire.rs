@@ -323,6 +323,39 @@ pub struct Report {
     /// What may be missing after the worker crashed and was given its newest kept state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<crate::ledger::Lost>,
+    /// How the state is kept against a crash; absent from a sidecar that keeps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointView>,
+}
+
+/// How a sidecar keeps its worker's state against a crash. The newest state itself is in [`Role::Active`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointView {
+    /// What the hub chose; absent when each answer decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<CheckpointClass>,
+    /// Whether the worker can be captured while it serves: if it cannot, there are no checkpoints. Absent while it does not
+    /// say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<bool>,
+    /// Whether the newest state on disk contains everything that was answered.
+    pub current: bool,
+    /// Milliseconds since the newest state on disk was known to be the worker's; absent where that was in an earlier life
+    /// of the sidecar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_milliseconds: Option<u64>,
+}
+
+/// What an answer to a client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CheckpointClass {
+    /// Nothing; only moves capture.
+    None,
+    /// Nothing; the state is captured every period.
+    Async,
+    /// A state on disk that contains its change.
+    Sync,
 }
 
 /// A command in progress.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use processhub_protocol::contract::{DEFAULT_CONTROL, ENV_CONTROL, ENV_LISTEN};
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
-use processhub_protocol::wire::CONTROL_PORT;
+use processhub_protocol::wire::{CONTROL_PORT, CheckpointClass};
 
 use crate::auth::Credentials;
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub gated: bool,
     /// Folder of the record and the kept states; on a disk that survives restarts of the container.
     pub state_dir: PathBuf,
+    /// When the worker's state is captured while it serves.
+    pub checkpoint: Checkpoint,
     /// Bounds of what is held during a blackout.
     pub hold: HoldLimits,
     /// How long a pod that ends goes on forwarding.
@@ -68,6 +70,29 @@ impl std::str::FromStr for Protocol {
             "TCP" => Ok(Self::Tcp),
             _ => Err(()),
         }
+    }
+}
+
+/// When the worker's state is captured while it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What an answer waits for; `None` decides for each answer: `Sync` where the worker numbers it, else `Async`.
+    pub class: Option<CheckpointClass>,
+    /// The least time between two captures that no answer waits for.
+    pub period: Duration,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { class: None, period: Duration::from_secs(1) }
+    }
+}
+
+impl Checkpoint {
+    /// Whether every answer goes out before its change is on disk.
+    #[must_use]
+    pub fn exposes_all(&self) -> bool {
+        matches!(self.class, Some(CheckpointClass::None | CheckpointClass::Async))
     }
 }
 
@@ -145,6 +170,22 @@ impl Config {
                 "a path",
                 PathBuf::from("/var/lib/processhub"),
             )?,
+            checkpoint: Checkpoint {
+                class: match (read.lookup)("PROCESSHUB_CHECKPOINT_CLASS").as_deref() {
+                    None | Some("" | "Auto") => None,
+                    Some("None") => Some(CheckpointClass::None),
+                    Some("Async") => Some(CheckpointClass::Async),
+                    Some("Sync") => Some(CheckpointClass::Sync),
+                    Some(_) => {
+                        return Err(ConfigError::Malformed {
+                            name: "PROCESSHUB_CHECKPOINT_CLASS",
+                            expected: "Auto, None, Async or Sync",
+                        });
+                    }
+                },
+                period: read
+                    .milliseconds_or("PROCESSHUB_CHECKPOINT_MILLISECONDS", Checkpoint::default().period)?,
+            },
             hold: HoldLimits {
                 requests: read.parsed_or("PROCESSHUB_HOLD_REQUESTS", "an integer", defaults.requests)?,
                 bytes: read.parsed_or("PROCESSHUB_HOLD_BYTES", "an integer", defaults.bytes)?,
@@ -231,6 +272,7 @@ mod tests {
         assert_eq!(config.worker_control, "127.0.0.1:9700".parse().unwrap());
         assert_eq!(config.worker_listen, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.hold, HoldLimits::default());
+        assert_eq!(config.checkpoint, Checkpoint::default());
         assert!(!config.gated);
         assert_eq!(config.protocol, Protocol::Http);
         assert_eq!(Config::read(lookup(&[("PROCESSHUB_PROTOCOL", "TCP")])).unwrap().protocol, Protocol::Tcp);
@@ -242,6 +284,8 @@ mod tests {
         assert!(error.contains("PROCESSHUB_PORT"), "{error}");
         let error = Config::read(lookup(&[("PROCESSHUB_PROTOCOL", "tcp")])).unwrap_err().to_string();
         assert!(error.contains("PROCESSHUB_PROTOCOL is not HTTP or TCP"), "{error}");
+        let error = Config::read(lookup(&[("PROCESSHUB_CHECKPOINT_CLASS", "sync")])).unwrap_err().to_string();
+        assert!(error.contains("PROCESSHUB_CHECKPOINT_CLASS"), "{error}");
         let error = Config::read(lookup(&[("PROCESSHUB_KEY", "secret")])).unwrap_err().to_string();
         assert!(error.contains("PROCESSHUB_KEY") && !error.contains("secret"), "{error}");
         let error = Config::read(lookup(&[("PROCESSHUB_POD_UID", "")])).unwrap_err().to_string();

@@ -125,7 +125,10 @@ async fn pre_stop(State(sidecar): Sidecars) -> StatusCode {
 }
 
 async fn metrics(State(sidecar): Sidecars) -> Response {
-    let text = sidecar.metrics.text(sidecar.hold.held());
+    let text = {
+        let age = sidecar.checkpoints.age(&sidecar.live().exposure);
+        sidecar.metrics.text(sidecar.hold.held(), age)
+    };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response()
 }

@@ -8,6 +8,9 @@
 //! that is not as it was written, or is of another pod, is a lost record: the sidecar starts anew with a new
 //! [`RecordId`](processhub_protocol::id::RecordId), so that nobody takes it for the one that made the old promises
 //! (rule 14).
+//!
+//! One thing is in memory only until the next change is written: the state that an owner keeps against a crash of its
+//! worker. It is found again by its own file ([`crate::keeper`]), so that a checkpoint costs no sync of this log.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -46,6 +49,10 @@ pub struct Stored {
     /// The worker has spoken the contract: should its port ever be refused, then it is down and not one without state.
     #[serde(default)]
     pub contract: bool,
+    /// Since this pod was activated an answer may have gone out whose change was in no state on disk. Not noted where the
+    /// configuration says so for every answer.
+    #[serde(default)]
+    pub exposed: bool,
 }
 
 /// A state that was imported from a source with other code.
@@ -62,7 +69,15 @@ impl Stored {
     /// A record without anything to carry out.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        Self { record, start: StartInfo::default(), source: None, lost: None, foreign: None, contract: false }
+        Self {
+            record,
+            start: StartInfo::default(),
+            source: None,
+            lost: None,
+            foreign: None,
+            contract: false,
+            exposed: false,
+        }
     }
 
     /// What the worker is told of other code when it is given this state.
@@ -94,7 +109,7 @@ pub enum Found {
     Lost,
 }
 
-/// The record in memory and on disk; both are the same outside [`Fence::commit`].
+/// The record in memory and on disk; both are the same outside [`Fence::commit`], but for a newer kept state.
 #[derive(Debug)]
 pub struct Fence {
     stored: Mutex<Stored>,
@@ -146,6 +161,24 @@ impl Fence {
     #[must_use]
     pub fn record(&self) -> Record {
         self.stored.lock().unwrap_or_else(PoisonError::into_inner).record.clone()
+    }
+
+    /// Takes over the record of an owner whose newest kept state was found beside it. Before anything else is done.
+    pub fn adopt(&self, record: Record) {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).record = record;
+    }
+
+    /// Changes in memory what an owner keeps. Its file is on disk, which is where it is found again; the next change of the
+    /// record writes it down too.
+    ///
+    /// # Errors
+    /// What `next` refuses; then nothing has changed.
+    pub async fn keep(&self, next: impl FnOnce(&Record) -> Result<Record, Refusal>) -> Result<(), Refusal> {
+        // No change of the record overtakes this one, and none that is being written is overtaken.
+        let _log = self.log.lock().await;
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        stored.record = next(&stored.record)?;
+        Ok(())
     }
 
     /// Changes the record: `next` is asked with the one in force, its answer is on disk when this returns. Goes on to its

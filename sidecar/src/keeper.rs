@@ -3,6 +3,9 @@
 //! A state is written beside, renamed to the name of its digest, and synced, all before the record refers to it. The
 //! folder is not synced: the file systems in use keep a renamed file's name with the file, and where one does not, the
 //! record refers to a file that is not there, which makes it a lost record ([`crate::fence`]) and nothing worse.
+//!
+//! A checkpoint costs that one sync and no other: its file says of which epoch it is and the how many-th, and a sidecar
+//! that starts as owner takes the newest one of its epoch ([`Keeper::newest`]) for what its record calls kept.
 
 mod manifest;
 mod reader;
@@ -14,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use processhub_protocol::id::StateId;
+use processhub_protocol::id::{Epoch, StateId};
 
-pub use manifest::{CHUNK, Manifest, ManifestPart};
+pub use manifest::{CHUNK, Manifest, ManifestPart, Mark};
 pub use reader::Kept;
 pub use recorder::{RecordError, Recorder, Written};
 
@@ -49,8 +52,18 @@ impl Keeper {
     /// Begins a new state.
     #[must_use]
     pub fn record(&self) -> Recorder {
+        self.begin(None)
+    }
+
+    /// Begins a checkpoint.
+    #[must_use]
+    pub fn record_checkpoint(&self, mark: Mark) -> Recorder {
+        self.begin(Some(mark))
+    }
+
+    fn begin(&self, checkpoint: Option<Mark>) -> Recorder {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Recorder::begin(self.folder.join(format!("{number}{INCOMING}")), self.clone())
+        Recorder::begin(self.folder.join(format!("{number}{INCOMING}")), self.clone(), checkpoint)
     }
 
     /// Opens a kept state: its manifest is read and has this identity, its length is right. Blocks for a small read.
@@ -59,6 +72,42 @@ impl Keeper {
     /// When it is not there, or not whole.
     pub fn find(&self, state: &StateId) -> io::Result<Kept> {
         Kept::open(&self.path(state), state)
+    }
+
+    /// What an owner at `epoch` is to give to its worker: its newest checkpoint that is whole, else `known`, what its
+    /// record says. The number of the newest checkpoint is beside it. Blocks; where there is more than one candidate, until
+    /// the newest was read.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn newest(&self, epoch: Epoch, known: Option<&StateId>) -> io::Result<(Option<StateId>, u64)> {
+        let mut found = Vec::new();
+        for path in self.files()?.iter().filter(|path| path.to_string_lossy().ends_with(SUFFIX)) {
+            // What is no whole state is no candidate.
+            if let Ok(kept) = Kept::open_any(path)
+                && let Some(mark) = kept.manifest().checkpoint.filter(|mark| mark.epoch == epoch)
+            {
+                found.push((mark.number, kept));
+            }
+        }
+        found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        let last = found.first().map_or(0, |(number, _)| *number);
+        let others = known.is_some_and(|known| found.iter().all(|(_, kept)| kept.manifest().state != *known));
+        let alone = found.len() == 1 && !others;
+        let newest = found.into_iter().find(|(_, kept)| alone || kept.is_whole());
+        let state = newest.map(|(_, kept)| kept.manifest().state.clone());
+        Ok((state.or_else(|| known.cloned()), last))
+    }
+
+    /// Removes one state, if it is there.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(&self, state: &StateId) -> io::Result<()> {
+        match fs::remove_file(self.path(state)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Removes every state but these.

@@ -32,6 +32,9 @@ pub struct Metrics {
     /// Activations of the worker, by what they lost.
     pub(crate) activations: Family<LossLabel, Counter>,
     blackout: Histogram,
+    /// Captures while the worker serves, by what they came to.
+    pub(crate) checkpoints: Family<CheckpointLabel, Counter>,
+    checkpoint_age: Gauge<f64, AtomicU64>,
     /// Bytes of the last captured or imported state.
     pub(crate) state_bytes: Gauge<u64, AtomicU64>,
 }
@@ -51,6 +54,23 @@ pub(crate) struct RefusedLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct LossLabel {
     pub(crate) loss: Loss,
+}
+
+/// Label of captures while the worker serves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct CheckpointLabel {
+    pub(crate) result: Checkpointed,
+}
+
+/// What a capture while the worker serves came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Checkpointed {
+    /// Its state is on disk.
+    Kept,
+    /// It was on disk already.
+    Unchanged,
+    /// No state came of it.
+    Failed,
 }
 
 /// What an activation lost.
@@ -78,6 +98,8 @@ impl Metrics {
             stale: Counter::default(),
             activations: Family::default(),
             blackout: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            checkpoints: Family::default(),
+            checkpoint_age: Gauge::default(),
             state_bytes: Gauge::default(),
         };
         let m = &mut metrics;
@@ -105,6 +127,17 @@ impl Metrics {
             Unit::Seconds,
             m.blackout.clone(),
         );
+        registry.register(
+            "checkpoints",
+            "Captures of the state while the worker serves",
+            m.checkpoints.clone(),
+        );
+        registry.register_with_unit(
+            "checkpoint_age",
+            "For how long the newest state on disk has been older than what was answered",
+            Unit::Seconds,
+            m.checkpoint_age.clone(),
+        );
         registry.register_with_unit(
             "state",
             "Length of the state that was captured or imported last",
@@ -131,9 +164,10 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabel { reason: refused.code() }).inc();
     }
 
-    /// In the text form; `held` is read at the moment of the scrape.
+    /// In the text form; `held` and the age of the newest checkpoint, in seconds, are read at the moment of the scrape.
     #[must_use]
-    pub fn text(&self, held: usize) -> String {
+    pub fn text(&self, held: usize, checkpoint_age: f64) -> String {
+        self.checkpoint_age.set(checkpoint_age);
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
         let mut text = String::new();
         // infallible: writing to a String does not fail

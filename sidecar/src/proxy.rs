@@ -20,6 +20,7 @@ use processhub_protocol::passage::follows;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::Answered;
 use crate::client::{Body, CallError};
 use crate::hold::{Entry, Permit, Refused, Successor, Ticket, Way};
 use crate::sidecar::{Seen, Sidecar};
@@ -166,11 +167,21 @@ impl Sidecar {
         let mut headers = request.parts.headers.clone();
         headers::for_worker(&mut headers, &self.config.name, permit.epoch);
         let tunnels = permit.tunnels().clone();
+        let (method, line) = (request.parts.method.clone(), self.checkpoints.line());
+        let work = async {
+            match self.send(request, headers, self.config.worker_listen, tunnels).await {
+                Sent::Answered(answer) => {
+                    let answered = Answered::new(&method, answer.status(), answer.headers());
+                    self.secure(answered, line).await.map_or(Sent::Unknown, |()| Sent::Answered(answer))
+                }
+                sent => sent,
+            }
+        };
         let sent = tokio::select! {
             biased;
             // First: what is relayed, and what is not, is decided before the worker is suspended.
             () = permit.cut().cancelled() => Sent::Unknown,
-            sent = self.send(request, headers, self.config.worker_listen, tunnels) => sent,
+            sent = work => sent,
         };
         match sent {
             Sent::Answered(answer) => Sent::Answered(guarded(answer, permit)),

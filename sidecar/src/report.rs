@@ -2,7 +2,7 @@
 
 use processhub_protocol::contract;
 use processhub_protocol::fence::Role;
-use processhub_protocol::wire::{Report, VERSION, WorkerState, WorkerView};
+use processhub_protocol::wire::{CheckpointView, Report, VERSION, WorkerState, WorkerView};
 
 use crate::sidecar::{Live, Seen, Sidecar};
 
@@ -38,6 +38,24 @@ impl Sidecar {
             blackout_microseconds: live.blackout_microseconds,
             stopping: live.stopping > 0,
             lost: stored.lost,
+            checkpoint: Some(self.checkpoint_view(&live)),
+        }
+    }
+}
+
+impl Sidecar {
+    fn checkpoint_view(&self, live: &Live) -> CheckpointView {
+        let class = self.config.checkpoint.class;
+        let age = self.checkpoints.current().map(|at| at.elapsed().as_millis());
+        CheckpointView {
+            class,
+            live: match live.worker {
+                Seen::Contract(_) => Some(live.captures_live()),
+                Seen::Plain => Some(false),
+                Seen::Nothing => None,
+            },
+            current: !live.exposure.beyond(self.checkpoints.seq()),
+            age_milliseconds: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
         }
     }
 }

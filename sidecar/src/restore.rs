@@ -10,6 +10,7 @@ use processhub_protocol::ledger::Lost;
 use processhub_protocol::wire::StartInfo;
 use serde_json::Value;
 
+use crate::checkpoint::Exposure;
 use crate::fence::Stored;
 use crate::keeper::Kept;
 use crate::metrics::{Loss, LossLabel};
@@ -48,23 +49,30 @@ impl Sidecar {
     /// worker that did it; that is on disk before the worker serves again (rule 10).
     pub(crate) async fn activate_worker(
         &self,
-        stored: Stored,
         epoch: Epoch,
         instance: &str,
         applied: bool,
     ) -> Result<(), WorkerError> {
-        let Role::Active { kept: state, .. } = &stored.record.role else {
+        // Answers of a worker that died wait in vain; and what was captured from it counts only if it is kept by now,
+        // because from here on this worker's state is built upon what is.
+        self.checkpoints.worker_died();
+        let _turn = self.checkpoints.turn().await;
+        let stored = self.fence.stored();
+        let Role::Active { epoch: now, kept: state } = &stored.record.role else {
             return Ok(());
         };
+        if *now != epoch {
+            return Ok(());
+        }
         let kept = match state {
             Some(state) if !applied => self.read_whole(state).await?,
             Some(_) | None => None,
         };
         let damaged = state.is_some() && !applied && kept.is_none();
         let newest = state.as_ref().filter(|_| !damaged).map(|state| state.seq);
-        let (dirty, thawed) = {
+        let (dirty, thawed, crashed) = {
             let live = self.live();
-            (live.dirty, live.thawed)
+            (live.exposure.beyond(newest), live.thawed, live.activated == Some(epoch))
         };
         let lost = now_lost(stored.lost, (dirty && !applied) || damaged, newest);
         if lost != stored.lost {
@@ -78,7 +86,7 @@ impl Sidecar {
         // A loss that was said before the newest capture is no news to the worker.
         let news = lost.filter(|_| dirty || damaged);
         let change = state.as_ref().and_then(|state| stored.change_with(state)).cloned();
-        let reason = match reason(&stored.start, news.is_some(), thawed, initial) {
+        let reason = match reason(&stored.start, news.is_some() || crashed, thawed, initial) {
             Reason::Handover if change.is_some() => Reason::CodeChange,
             other => other,
         };
@@ -103,15 +111,19 @@ impl Sidecar {
         if let Some(lost) = news {
             tracing::error!(epoch = %epoch, from = lost.from, "the worker crashed: changes from here on may be missing");
         }
+        self.checkpoints.holds(newest);
         self.change(|live| {
             live.delivered = None;
+            live.exposure = Exposure::default();
+            live.activated = Some(epoch);
             live.ready = Some(epoch);
+            live.holder = Some(instance.to_owned());
         });
         Ok(())
     }
 
     /// The kept state, read to its end; `None` when it is damaged or gone, which trying again would not mend.
-    async fn read_whole(&self, state: &StateId) -> Result<Option<Kept>, WorkerError> {
+    pub(crate) async fn read_whole(&self, state: &StateId) -> Result<Option<Kept>, WorkerError> {
         let read = async {
             let kept = self.keeper.find(state)?;
             for part in &kept.manifest().parts {
@@ -140,7 +152,7 @@ fn unreadable(error: io::Error) -> WorkerError {
 }
 
 /// What may be missing. A loss stays said as long as this pod does, and only grows.
-fn now_lost(said: Option<Lost>, losing: bool, newest: Option<Seq>) -> Option<Lost> {
+pub(crate) fn now_lost(said: Option<Lost>, losing: bool, newest: Option<Seq>) -> Option<Lost> {
     if !losing {
         return said;
     }
@@ -148,8 +160,8 @@ fn now_lost(said: Option<Lost>, losing: bool, newest: Option<Seq>) -> Option<Los
     Some(Lost { from: said.map_or(from, |said| said.from.min(from)) })
 }
 
-fn reason(start: &StartInfo, lost: bool, thawed: bool, initial: bool) -> Reason {
-    if lost || (start.recovery && !thawed) {
+fn reason(start: &StartInfo, crashed: bool, thawed: bool, initial: bool) -> Reason {
+    if crashed || (start.recovery && !thawed) {
         Reason::Crash
     } else if thawed {
         Reason::Rollback

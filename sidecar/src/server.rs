@@ -56,6 +56,8 @@ impl Running {
         let (closing, tasks) = (CancellationToken::new(), TaskTracker::new());
         let running = Self { sidecar, closing, tasks, span };
         running.tasks.spawn(Arc::clone(&running.sidecar).supervise().instrument(running.span.clone()));
+        let checkpoints = Arc::clone(&running.sidecar).keep_checkpoints();
+        running.tasks.spawn(checkpoints.instrument(running.span.clone()));
         running.tasks.spawn(Arc::clone(&running.sidecar).announce().instrument(running.span.clone()));
         match running.sidecar.config.protocol {
             Protocol::Http => running.serve_clients(data),

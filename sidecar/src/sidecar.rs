@@ -4,12 +4,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use processhub_protocol::contract::Info;
 use processhub_protocol::fence::{self, Record, Role};
-use processhub_protocol::id::{BootId, Epoch, RecordId};
+use processhub_protocol::id::{BootId, Epoch, RecordId, Seq};
 use processhub_protocol::wire::{Addressee, Challenge, Failure, Peer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::{Checkpoints, Exposure};
 use crate::client::Client;
 use crate::clock::{Clock, random_boot, random_id};
 use crate::commands::Commands;
@@ -36,6 +37,7 @@ pub struct Sidecar {
     pub(crate) hold: Hold,
     pub(crate) metrics: Metrics,
     pub(crate) commands: Commands,
+    pub(crate) checkpoints: Checkpoints,
     /// Wakes the supervisor of the worker.
     pub(crate) kick: Notify,
     /// The end of this sidecar.
@@ -55,6 +57,10 @@ pub(crate) struct Live {
     pub(crate) can_hand_over: Option<bool>,
     /// The epoch at which the worker has said that it serves.
     pub(crate) ready: Option<Epoch>,
+    /// The epoch at which a worker of this pod was activated: one that is activated again there has crashed.
+    pub(crate) activated: Option<Epoch>,
+    /// The start of the worker that serves at `ready`, as far as it was seen: only from it comes the process's state.
+    pub(crate) holder: Option<String>,
     /// The start of the worker that holds the record's state, given by this sidecar.
     pub(crate) delivered: Option<String>,
     /// A start of the worker that turned out not to hold the state that it was thought to hold.
@@ -67,8 +73,8 @@ pub(crate) struct Live {
     pub(crate) frozen_since: Option<u64>,
     /// Clock at which this pod began to serve at its present epoch.
     pub(crate) serving_since: Option<u64>,
-    /// Requests may have been answered since the newest state on disk was captured.
-    pub(crate) dirty: bool,
+    /// What was answered and may be in no state on disk.
+    pub(crate) exposure: Exposure,
     /// The last grant was a thaw.
     pub(crate) thawed: bool,
     /// The worker does not do what it must; its liveness probes are answered by itself or not at all.
@@ -116,7 +122,7 @@ impl Sidecar {
         let first =
             Record::first(RecordId(random_id()?), config.process.clone(), config.pod.clone(), config.born);
         let (fence, found) = Fence::open(&config.state_dir, first, |record| whole(record, &keeper))?;
-        let record = fence.record();
+        let (record, number) = newest(&fence, &keeper)?;
         tracing::info!(
             role = record.role.name(), floor = %record.floor.epoch, record = %record.record,
             "{}", match found {
@@ -129,7 +135,12 @@ impl Sidecar {
         let client = Client::new(Arc::clone(&net));
         let live = Live {
             frozen_since: matches!(record.role, Role::Frozen { .. }).then(|| clock.milliseconds()),
-            dirty: matches!(record.role, Role::Active { .. }),
+            // A checkpoint is proof that a worker was active.
+            activated: record.role.active().filter(|_| number > 0),
+            exposure: Exposure {
+                unknown: may_be_exposed(&record.role, &config, fence.stored().exposed),
+                ..Exposure::default()
+            },
             ..Live::default()
         };
         let sidecar = Arc::new(Self {
@@ -139,6 +150,7 @@ impl Sidecar {
             hold: Hold::new(config.hold),
             metrics: Metrics::new(),
             commands: Commands::default(),
+            checkpoints: Checkpoints::new(kept_seq(&record.role, &keeper), number),
             kick: Notify::new(),
             down: CancellationToken::new(),
             live: Mutex::new(live),
@@ -174,7 +186,6 @@ impl Sidecar {
         let flow = self.flow(&record.role, &live);
         match flow {
             Flow::Serve(_) => {
-                live.dirty = true;
                 live.serving_since.get_or_insert_with(|| self.clock.milliseconds());
             }
             _ => live.serving_since = None,
@@ -283,7 +294,46 @@ impl Sidecar {
     }
 }
 
-fn referred(role: &Role) -> Vec<&processhub_protocol::id::StateId> {
+/// An owner keeps its newest checkpoint, which its record need not know of yet; the number of that checkpoint.
+fn newest(fence: &Fence, keeper: &Keeper) -> std::io::Result<(Record, u64)> {
+    let record = fence.record();
+    let Role::Active { epoch, kept } = &record.role else { return Ok((record, 0)) };
+    let (state, number) = keeper.newest(*epoch, kept.as_ref())?;
+    let adopted = state.and_then(|state| record.checkpoint_done(*epoch, state).ok());
+    if let Some(adopted) = adopted {
+        fence.adopt(adopted);
+    }
+    Ok((fence.record(), number))
+}
+
+/// Number of the state that an owner's worker holds, or has held before it went on.
+fn kept_seq(role: &Role, keeper: &Keeper) -> Option<Seq> {
+    match role {
+        Role::Active { kept, .. } => {
+            kept.as_ref().filter(|state| keeper.find(state).is_ok()).map(|state| state.seq)
+        }
+        Role::Standby
+        | Role::Delivered { .. }
+        | Role::Frozen { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => None,
+    }
+}
+
+/// Whether an answer may have gone out, before this start, whose change is in no state on disk.
+fn may_be_exposed(role: &Role, config: &Config, exposed: bool) -> bool {
+    match role {
+        Role::Active { .. } | Role::Frozen { state: None, .. } => exposed || config.checkpoint.exposes_all(),
+        Role::Frozen { state: Some(_), .. }
+        | Role::Standby
+        | Role::Delivered { .. }
+        | Role::Forwarding { .. }
+        | Role::Retired { .. } => false,
+    }
+}
+
+/// The states that the record refers to.
+pub(crate) fn referred(role: &Role) -> Vec<&processhub_protocol::id::StateId> {
     match role {
         Role::Standby | Role::Retired { .. } => Vec::new(),
         Role::Delivered { state, .. } => vec![state],

@@ -143,7 +143,7 @@ impl Sidecar {
             Seen::Nothing => return Ok(false),
             Seen::Plain => {
                 if let Role::Active { epoch, .. } = role {
-                    self.ready_at(*epoch);
+                    self.ready_at(*epoch, None);
                 }
                 return Ok(true);
             }
@@ -153,24 +153,33 @@ impl Sidecar {
         match due(role, fenced, info, delivered) {
             // A Standby pod is about to be used: it is looked at often, and so is a worker that should not be Standby.
             Duty::Leave => return Ok(info.state != WorkerState::Standby || delivered),
-            Duty::Serve(epoch) => self.ready_at(epoch),
+            Duty::Serve(epoch) => self.ready_at(epoch, Some(&info.instance)),
             Duty::Resume(epoch) => {
                 self.worker.resume(&ResumeRequest { epoch }).await?;
-                self.ready_at(epoch);
+                self.ready_at(epoch, Some(&info.instance));
             }
             Duty::Deliver(epoch) => self.deliver_again(&stored, epoch, &info.instance).await?,
             Duty::Activate(epoch) => {
                 let empty = empty.as_ref() == Some(&info.instance);
                 let applied = delivered || (info.epoch >= epoch && !empty);
-                self.activate_worker(stored, epoch, &info.instance, applied).await?;
+                self.activate_worker(epoch, &info.instance, applied).await?;
             }
         }
         Ok(true)
     }
 
-    fn ready_at(&self, epoch: Epoch) {
-        if self.live().ready != Some(epoch) {
-            self.change(|live| live.ready = Some(epoch));
+    /// The worker serves at `epoch`; `holder` is its present start, where it says which that is.
+    fn ready_at(&self, epoch: Epoch, holder: Option<&str>) {
+        let known = {
+            let live = self.live();
+            live.ready == Some(epoch) && live.holder.as_deref() == holder
+        };
+        if !known {
+            self.change(|live| {
+                live.activated = Some(epoch);
+                live.ready = Some(epoch);
+                live.holder = holder.map(str::to_owned);
+            });
         }
     }
 }

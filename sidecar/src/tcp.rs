@@ -77,7 +77,10 @@ impl Sidecar {
                 Way::Refuse(Refused::ForwardedOnce) if Instant::now() < deadline => {}
                 Way::Refuse(refused) => return self.metrics.refused(refused),
                 Way::Serve(permit) => match self.connect(self.config.worker_listen).await {
-                    Some(worker) => return client.serve(worker, permit).await,
+                    Some(worker) => {
+                        self.expose_connection().await;
+                        return client.serve(worker, permit).await;
+                    }
                     None => {
                         drop(permit);
                         self.doubt_worker();

@@ -39,6 +39,7 @@ pub(super) fn whole() -> Value {
         "upgrade": { "strategy": "ColdSwap", "maxConcurrent": 1, "partition": 0, "extra": { "a": 1 } },
         "redundancy": { "strategy": "Singularity" },
         "failover": "OnProof",
+        "checkpoint": { "class": "Sync", "periodMilliseconds": 1000 },
         "clusterEventDebounceMilliseconds": 500,
     });
     object["status"] = json!({
@@ -149,7 +150,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             "null where there is a default",
-            spec(json!({ "redundancy": null, "migration": { "handover": null }, "worker": null, "failover": null })),
+            spec(json!({ "redundancy": null, "migration": { "handover": null }, "worker": null, "failover": null, "checkpoint": { "class": null } })),
             Expect::Accepted,
         ),
     ]);

@@ -134,8 +134,10 @@ vocabulary! {
         UpgradePending = "UpgradePending",
         /// Upgraded=False: the last upgrade was undone; the message says why.
         UpgradeFailed = "UpgradeFailed",
-        /// StateDurable=False: the state is on one node only.
+        /// StateDurable=False: the state is on one node only; the message says what a crash of the worker may take.
         NodeLocal = "NodeLocal",
+        /// StateDurable=False: the state is on disk only as of the last move; a crash of the worker takes what came after.
+        NotCheckpointed = "NotCheckpointed",
         /// StateDurable=False: acknowledged state may be missing since a recovery; see `status.mayMiss`.
         StateLost = "StateLost",
         /// StateDurable: there is no state to lose.

@@ -28,7 +28,7 @@ pub(crate) fn report(uid: &str, epoch: u64) -> Report {
         "role": { "name": "active", "epoch": epoch, "kept": null },
         "challenge": { "boot": "b", "issuedMilliseconds": 1 },
         "worker": { "state": "Active", "canHandOver": true },
-        "serving": true, "held": 0,
+        "serving": true, "held": 0, "checkpoint": { "live": true, "current": true },
     }))
     .unwrap()
 }

@@ -14,7 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use processhub_crds::vocabulary::{finalizer, label};
-use processhub_crds::{HubProcess, Migration, MigrationStrategy, ProcessHub, UpgradeStrategy, Worker};
+use processhub_crds::{
+    CheckpointClass, HubProcess, Migration, MigrationStrategy, ProcessHub, UpgradeStrategy, Worker,
+};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{CONTROL_PORT, path};
 
@@ -233,6 +235,11 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
         value("PROCESSHUB_HOLD_MILLISECONDS", worker.hold.milliseconds.to_string()),
         value("PROCESSHUB_RETENTION_MILLISECONDS", migration.retention_milliseconds.to_string()),
         value("PROCESSHUB_HOOK_MILLISECONDS", hook_bound(hub).as_millis().to_string()),
+        value(
+            "PROCESSHUB_CHECKPOINT_CLASS",
+            hub.spec.checkpoint.class.map_or("Auto", CheckpointClass::as_str).to_owned(),
+        ),
+        value("PROCESSHUB_CHECKPOINT_MILLISECONDS", hub.spec.checkpoint.period_milliseconds.to_string()),
         EnvVar {
             name: "PROCESSHUB_KEY".to_owned(),
             value_from: Some(EnvVarSource {

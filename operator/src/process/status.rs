@@ -4,11 +4,12 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::conditions::{self, Wanted};
 use processhub_crds::vocabulary::{LossReason, MoveReason, ProcessCondition, ProcessReason, Status};
-use processhub_crds::{ActiveMigration, HubProcessStatus, MayMiss, MigrationResult};
+use processhub_crds::{ActiveMigration, CheckpointStatus, HubProcessStatus, MayMiss, MigrationResult};
 use processhub_protocol::contract::CONTRACT_VERSION;
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::{Kind, Phase};
+use processhub_protocol::wire;
 
 use super::incarnation::{Gravity, PodFacts, Trouble};
 use super::observation::Observation;
@@ -53,7 +54,24 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
     for wanted in wanted {
         changed |= conditions::set(&mut status.conditions, wanted.observed(generation), now);
     }
+    if changed || outlook == Outlook::Expected {
+        note_checkpoint(seen);
+    }
     changed
+}
+
+/// What the owner keeps goes along with what is written anyway: by itself it is no reason to write, it changes all the
+/// time. Its sidecar's metrics say it as of now.
+fn note_checkpoint(seen: &mut Observation) {
+    let Some(report) = seen.owner_report() else { return };
+    let Role::Active { kept: Some(kept), .. } = &report.role else { return };
+    let age = report.checkpoint.and_then(|checkpoint| checkpoint.age_milliseconds);
+    let age = age.and_then(|age| i64::try_from(age).ok());
+    let Some(at) = age.and_then(|age| seen.now.checked_sub(SignedDuration::from_millis(age)).ok()) else {
+        return;
+    };
+    let checkpoint = CheckpointStatus { seq: kept.seq, time: conditions::time(at) };
+    seen.object.status.get_or_insert_default().checkpoint = Some(checkpoint);
 }
 
 /// A worker that crashed took along what it had answered since its newest kept state. Its sidecar knows, and the object
@@ -398,7 +416,10 @@ fn durable(seen: &Observation) -> Option<Wanted> {
         return Some(wanted(false, ProcessReason::StateLost, &words));
     }
     match seen.owner_report()?.worker.can_hand_over? {
-        true => Some(wanted(false, ProcessReason::NodeLocal, "the state is on one node only")),
+        true => {
+            let (reason, words) = kept_against_a_crash(seen)?;
+            Some(wanted(false, reason, &words))
+        }
         false => Some(wanted(true, ProcessReason::Stateless, "")),
     }
 }
@@ -425,6 +446,34 @@ fn upgraded(seen: &Observation) -> Option<Wanted> {
     }
     let message = format!("runs {runs}; the hub has {}", present.label());
     Some(wanted(false, ProcessReason::UpgradePending, &message))
+}
+
+/// What a crash of the owner's worker would take along; unknown while the worker does not say what it can.
+fn kept_against_a_crash(seen: &Observation) -> Option<(ProcessReason, String)> {
+    let local = |words: &str| (ProcessReason::NodeLocal, format!("the state is on one node only; {words}"));
+    let without = |why: &str| {
+        let words = format!("{why}: a crash of the worker takes what changed since the last move");
+        (ProcessReason::NotCheckpointed, words)
+    };
+    let Some(checkpoint) = seen.owner_report()?.checkpoint else {
+        return Some(without("the sidecar keeps no checkpoints"));
+    };
+    let period = seen.hub.spec.checkpoint.period_milliseconds;
+    Some(match (checkpoint.class, checkpoint.live) {
+        (Some(wire::CheckpointClass::None), _) => without("spec.checkpoint.class of the hub is None"),
+        (_, None) => return None,
+        (_, Some(false)) => without("the worker can be captured only while it is suspended"),
+        (Some(wire::CheckpointClass::Sync), Some(true)) => {
+            local("a crash of the worker takes nothing that was answered (Sync)")
+        }
+        (Some(wire::CheckpointClass::Async), Some(true)) => local(&format!(
+            "a crash of the worker takes what changed since the newest checkpoint, one every {period} ms (Async)"
+        )),
+        (None, Some(true)) => local(&format!(
+            "a crash of the worker takes nothing that was answered with ProcessHub-Seq, and of the rest what changed \
+             since the newest checkpoint, one every {period} ms"
+        )),
+    })
 }
 
 #[cfg(test)]

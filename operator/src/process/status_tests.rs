@@ -46,6 +46,63 @@ fn a_process_that_serves_is_settled_and_is_not_written_again() {
 }
 
 #[test]
+fn the_object_says_what_a_crash_would_take() {
+    use processhub_protocol::wire::{CheckpointClass as Class, CheckpointView};
+    for (class, live, reason, words) in [
+        (Some(Class::Sync), Some(true), "NodeLocal", "takes nothing that was answered (Sync)"),
+        (Some(Class::Async), Some(true), "NodeLocal", "one every 1000 ms (Async)"),
+        (None, Some(true), "NodeLocal", "ProcessHub-Seq"),
+        (Some(Class::None), Some(true), "NotCheckpointed", "spec.checkpoint.class"),
+        (Some(Class::Sync), Some(false), "NotCheckpointed", "while it is suspended"),
+    ] {
+        let mut seen = seen(&started(), 1_000);
+        let mut owner = report("pod-1", 1);
+        owner.checkpoint = Some(CheckpointView { class, live, current: true, age_milliseconds: None });
+        seen.reports.insert("pod-1".into(), owner.clone());
+        let mut seen = refreshed(seen);
+        let (status, said, message) = condition(&seen, ProcessCondition::StateDurable);
+        assert_eq!((status.as_str(), said.as_str()), ("False", reason));
+        assert!(message.contains(words), "{message}");
+        // A worker that is just down says nothing else.
+        owner.checkpoint = Some(CheckpointView { class, live: None, current: true, age_milliseconds: None });
+        seen.reports.insert("pod-1".into(), owner);
+        let before = condition(&seen, ProcessCondition::StateDurable);
+        refresh(&mut seen, Waiting::Nothing, Outlook::Observed);
+        assert_eq!(condition(&seen, ProcessCondition::StateDurable), before);
+    }
+}
+
+#[test]
+fn the_newest_checkpoint_is_written_only_along_with_something_else() {
+    use processhub_protocol::wire::CheckpointView;
+    let kept = |seq| Some(processhub_protocol::id::StateId { seq, digest: "d".into(), bytes: 1 });
+    let owner = |seq| {
+        let mut owner = report("pod-1", 1);
+        owner.role = Role::Active { epoch: processhub_protocol::id::Epoch(1), kept: kept(seq) };
+        owner.checkpoint = Some(CheckpointView {
+            class: None,
+            live: Some(true),
+            current: true,
+            age_milliseconds: Some(5_000),
+        });
+        owner
+    };
+    let mut seen = seen(&started(), 1_000);
+    seen.reports.insert("pod-1".into(), owner(7));
+    let mut seen = refreshed(seen);
+    let written = |seen: &Observation| seen.object.status.as_ref().unwrap().checkpoint.clone().unwrap();
+    assert_eq!((written(&seen).seq, written(&seen).time.0), (7, Timestamp::from_second(995).unwrap()));
+    seen.reports.insert("pod-1".into(), owner(8));
+    seen.now = Timestamp::from_second(2_000).unwrap();
+    let waiting = next(&seen.view()).waiting;
+    assert!(!refresh(&mut seen, waiting, Outlook::Observed), "a checkpoint is no reason to write");
+    assert_eq!(written(&seen).seq, 7);
+    seen.reports.get_mut(&"pod-1".into()).unwrap().lost = Some(Lost { from: 9 });
+    assert!(refresh(&mut seen, waiting, Outlook::Observed));
+    assert_eq!(written(&seen).seq, 8);
+}
+
+#[test]
 fn a_stuck_move_says_what_keeps_it_that_nothing_is_at_risk_when_it_ends_and_how_to_cancel_it() {
     let mut seen = moving();
     let target = seen.pods.get_mut("cart-3-2").unwrap();

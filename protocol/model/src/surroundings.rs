@@ -100,9 +100,10 @@ impl Model {
         {
             let mut state = from.clone();
             state.budget.checkpoints -= 1;
-            let role = Role::Active { epoch: *epoch, kept: Some(names::state(pod.worker.writes)) };
-            self.obey(&mut state.pods[at], Record { role, ..(*record).clone() });
-            out.push(Edge { step: Step::Checkpoint(slot), state, broken: None });
+            if let Ok(kept) = record.checkpoint_done(*epoch, names::state(pod.worker.writes)) {
+                self.obey(&mut state.pods[at], kept);
+                out.push(Edge { step: Step::Checkpoint(slot), state, broken: None });
+            }
         }
     }
 

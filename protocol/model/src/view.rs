@@ -113,6 +113,7 @@ impl Model {
             blackout_microseconds: None,
             stopping: false,
             lost: None,
+            checkpoint: None,
         }
     }
 }

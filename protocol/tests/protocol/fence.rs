@@ -49,6 +49,30 @@ fn a_freeze_seals_an_owner_with_its_capture_and_keeps_the_older_state() {
 }
 
 #[test]
+fn a_checkpoint_changes_what_an_owner_keeps_and_nothing_else() {
+    let owner = active(1, 4);
+    let kept = owner.checkpoint_done(Epoch(4), state(7)).expect("it serves at 4");
+    assert_eq!(kept.role, Role::Active { epoch: Epoch(4), kept: Some(state(7)) });
+    assert_eq!(Record { role: owner.role.clone(), ..kept.clone() }, owner);
+    assert_eq!(
+        code(owner.checkpoint_done(Epoch(3), state(7))),
+        RefusalCode::WrongRole,
+        "overtaken by a thaw"
+    );
+    assert_eq!(kept.checkpoint_done(Epoch(4), state(7)).expect("again").role, kept.role);
+    assert_eq!(code(kept.checkpoint_done(Epoch(4), state(6))), RefusalCode::WrongState, "an older one");
+    let sealed = kept.freeze_done(&freeze(1, 5), Some(state(9))).expect("obeyed");
+    assert_eq!(
+        code(sealed.checkpoint_done(Epoch(4), state(8))),
+        RefusalCode::WrongRole,
+        "overtaken by a freeze"
+    );
+    for record in [standby(5), delivered(5, 5, 7), forwarding(5, 6, Some(7), 6)] {
+        assert_eq!(code(record.checkpoint_done(Epoch(5), state(8))), RefusalCode::WrongRole);
+    }
+}
+
+#[test]
 fn a_freeze_at_or_below_the_floor_is_refused_with_the_floor() {
     let refusal = active(1, 4).judge_freeze(&freeze(1, 4)).expect_err("stale");
     assert_eq!((refusal.code, refusal.floor), (RefusalCode::StaleEpoch, Epoch(4)));

@@ -147,6 +147,7 @@ pub fn report(record: &Record) -> Report {
         blackout_microseconds: None,
         stopping: false,
         lost: None,
+        checkpoint: None,
     }
 }
 

@@ -1,50 +1,30 @@
 //! Freeze: hold, drain, suspend, capture, record. Let go: hold, drain, record.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use processhub_protocol::contract::error::clean;
-use processhub_protocol::contract::{
-    CaptureAnswer, CapturePart, CapturePurpose, CaptureRequest, Disposition, PartSize, Reason, SuspendRequest,
-};
+use processhub_protocol::contract::{CapturePurpose, CaptureRequest, Reason, SuspendRequest, WorkerState};
 use processhub_protocol::fence::Role;
-use processhub_protocol::id::{Epoch, StateId};
-use processhub_protocol::wire::{Failure, FailureKind, Freeze, LetGo};
+use processhub_protocol::id::{Epoch, Seq, StateId};
+use processhub_protocol::wire::{Failure, Freeze, LetGo};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
+use crate::capture::{Captured, Failed, Whose};
+use crate::checkpoint::Exposure;
 use crate::fence::{CommitError, Stored};
-use crate::keeper::Recorder;
+use crate::restore::now_lost;
 use crate::sidecar::{Fenced, Seen, Sidecar};
 use crate::worker::WorkerError;
 
-/// How often a refused call is repeated before the freeze is given up.
-const ATTEMPTS: u32 = 3;
-/// Pause before a call is repeated.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Why a freeze did not come to its end.
-struct Failed {
-    kind: FailureKind,
-    message: String,
-}
-
-impl Failed {
-    fn capture(message: impl ToString) -> Self {
-        Self { kind: FailureKind::CaptureFailed, message: message.to_string() }
-    }
-}
-
-impl From<WorkerError> for Failed {
-    fn from(error: WorkerError) -> Self {
-        let kind =
-            if error.timed_out() { FailureKind::StateQueryTimeout } else { FailureKind::CaptureFailed };
-        Self { kind, message: error.to_string() }
-    }
+/// What a freeze has sealed.
+struct Sealed {
+    /// The state; none when it was sealed without.
+    state: Option<StateId>,
+    /// Number of that state, when answers went out that it may not contain.
+    lost: Option<Seq>,
 }
 
 impl Sidecar {
@@ -52,23 +32,32 @@ impl Sidecar {
     pub(super) async fn freeze(self: &Arc<Self>, command: &Freeze, cancel: &CancellationToken) -> Outcome {
         self.change(|live| live.failure = None);
         self.fence_off();
-        let sealed = tokio::select! {
-            sealed = self.seal(command) => sealed,
+        let work = async {
+            self.drain(command.epoch, command.drain_timeout_milliseconds).await;
+            // Answers that waited for a checkpoint have had theirs: whatever is still captured is in the way from here on.
+            let turn = self.checkpoints.press().await;
+            (self.seal(command).await, turn)
+        };
+        let (sealed, _turn) = tokio::select! {
+            sealed = work => sealed,
             () = cancel.cancelled() => return Ok(()),
         };
         let failed = match sealed {
-            Ok(state) => {
+            Ok(Sealed { state, lost }) => {
                 let (freeze, seal) = (command.clone(), state.clone());
                 let commit = self.fence.commit(move |stored| {
                     let record = stored.record.freeze_done(&freeze, seal)?;
-                    Ok(Stored { record, ..stored.clone() })
+                    Ok(Stored { record, lost: now_lost(stored.lost, lost.is_some(), lost), ..stored.clone() })
                 });
                 match commit.await {
                     Ok(_) => {
                         let now = self.clock.milliseconds();
                         self.change(|live| {
                             live.frozen_since = Some(now);
-                            live.dirty &= state.is_none();
+                            if let Some(state) = state.as_ref().filter(|_| lost.is_none()) {
+                                live.exposure = Exposure::default();
+                                self.checkpoints.holds(Some(state.seq));
+                            }
                         });
                         return Ok(());
                     }
@@ -117,138 +106,83 @@ impl Sidecar {
         }
     }
 
-    async fn seal(&self, command: &Freeze) -> Result<Option<StateId>, Failed> {
-        self.drain(command.epoch, command.drain_timeout_milliseconds).await;
+    async fn seal(&self, command: &Freeze) -> Result<Sealed, Failed> {
         let contract = !matches!(self.live().worker, Seen::Plain);
         let time = Duration::from_millis(command.state_query_timeout_milliseconds);
-        let request = SuspendRequest { epoch: command.epoch, reason: Reason::Handover };
+        if !contract {
+            return Ok(Sealed { state: None, lost: None });
+        }
         if !command.capture {
             // Nothing is carried over, so a worker that cannot be suspended, or has crashed, loses nothing by it: its
             // sidecar relays nothing more.
-            if contract
-                && let Err(error) = self.repeat(time, false, || self.worker.suspend(&request, time)).await
-            {
+            if let Err(error) = self.suspend(command, time).await {
                 tracing::warn!(epoch = %command.epoch, %error, "sealed without suspending the worker");
             }
-            return Ok(None);
+            return Ok(Sealed { state: None, lost: None });
         }
-        if !contract {
-            return Ok(None);
-        }
-        self.repeat(time, false, || self.worker.suspend(&request, time)).await?;
-        self.capture(command.epoch, time).await
-    }
-
-    /// The worker's state onto disk; `None` when it has none.
-    async fn capture(&self, epoch: Epoch, time: Duration) -> Result<Option<StateId>, Failed> {
-        let request =
-            CaptureRequest { epoch, purpose: CapturePurpose::Handover, since: None, unless_seq: None };
-        let answer = match self.repeat(time, true, || self.worker.capture(&request, time)).await {
-            Ok(answer) => {
-                answer.ok_or_else(|| Failed::capture("the worker answered 204 and was not asked to"))?
+        let holder = match self.worker.info().await {
+            Ok(info) if info.state != WorkerState::Standby => Some(info.instance),
+            seen => {
+                // One that does not answer in time, or still serves clients, may be alive.
+                let crashed = match &seen {
+                    Ok(_) => true,
+                    Err(error) => {
+                        error.unreachable() && self.net.connect(self.config.worker_listen).await.is_err()
+                    }
+                };
+                if crashed && let Some(sealed) = self.seal_what_is_kept().await? {
+                    return Ok(sealed);
+                }
+                self.live().holder.clone()
             }
-            Err(error) if error.disposition(true) == Disposition::NoState => {
-                self.change(|live| live.can_hand_over = Some(false));
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
         };
-        if answer.since.is_some() {
-            return Err(Failed::capture("the worker captured a delta and was asked for the whole state"));
-        }
-        let mut recorder = self.keeper.record();
-        let mut sizes = Vec::with_capacity(answer.parts.len());
-        for part in &answer.parts {
-            sizes.push(self.read_part(&answer, part, &mut recorder, time).await?);
-        }
-        let synced = async { recorder.finish(answer.seq, answer.vsn.clone()).await?.synced().await };
-        let (synced, summary) = tokio::join!(synced, self.worker.end_capture(&answer.capture));
-        let mut given = summary?.parts;
-        given.sort_by(|a, b| a.name.cmp(&b.name));
-        sizes.sort_by(|a, b| a.name.cmp(&b.name));
-        if given != sizes {
-            return Err(Failed::capture(
-                "the worker gave out other lengths than arrived here: the capture was cut short",
-            ));
-        }
-        let manifest = synced.map_err(Failed::capture)?;
-        self.metrics.state_bytes.set(manifest.state.bytes);
-        Ok(Some(manifest.state))
+        self.suspend(command, time).await?;
+        let state = self.seal_the_worker(command, holder.as_deref().unwrap_or_default(), time).await?;
+        Ok(Sealed { state, lost: None })
     }
 
-    async fn read_part(
-        &self,
-        answer: &CaptureAnswer,
-        part: &CapturePart,
-        recorder: &mut Recorder,
-        time: Duration,
-    ) -> Result<PartSize, Failed> {
-        recorder.part(part.name.clone(), part.bytes).await.map_err(Failed::capture)?;
-        let mut body = self.worker.part(&answer.capture, &part.name, time).await?;
-        let mut bytes = 0;
-        while let Some(piece) = next_piece(&mut body, part, time).await? {
-            bytes += piece.len() as u64;
-            recorder.bytes(piece).await.map_err(Failed::capture)?;
-        }
-        Ok(PartSize { name: part.name.clone(), bytes })
+    async fn suspend(&self, command: &Freeze, time: Duration) -> Result<(), WorkerError> {
+        let request = SuspendRequest { epoch: command.epoch, reason: Reason::Handover };
+        self.repeat(time, false, || self.worker.suspend(&request, time)).await
     }
 
-    /// Calls until it is done, as the contract says: later when the worker asks for it, a few times otherwise.
-    async fn repeat<T, F>(
+    /// The worker is dead, or was started anew and has nothing yet: what it would be given after its crash is what leaves.
+    async fn seal_what_is_kept(&self) -> Result<Option<Sealed>, Failed> {
+        let Role::Active { kept: Some(kept), .. } = self.fence.record().role else { return Ok(None) };
+        if !self.fence.stored().contract {
+            return Ok(None);
+        }
+        self.checkpoints.worker_died();
+        if self.read_whole(&kept).await?.is_none() {
+            return Ok(None);
+        }
+        let lost = self.live().exposure.beyond(Some(kept.seq)).then_some(kept.seq);
+        tracing::warn!(seq = kept.seq, "the worker has crashed: sealed with its newest checkpoint");
+        Ok(Some(Sealed { state: Some(kept), lost }))
+    }
+
+    /// The state of the suspended worker whose start is `holder`.
+    async fn seal_the_worker(
         &self,
+        command: &Freeze,
+        holder: &str,
         time: Duration,
-        capture: bool,
-        mut call: impl FnMut() -> F,
-    ) -> Result<T, WorkerError>
-    where
-        F: Future<Output = Result<T, WorkerError>>,
-    {
-        let deadline = Instant::now() + time;
-        let mut attempts = 0;
-        loop {
-            let error = match call().await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            attempts += 1;
-            let again = match error.disposition(capture) {
-                Disposition::Wait => true,
-                Disposition::Retry => attempts < ATTEMPTS && !error.timed_out() && !error.unreachable(),
-                Disposition::Done | Disposition::NoState | Disposition::Abort => false,
-            };
-            if !again || Instant::now() + PAUSE >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(PAUSE).await;
+    ) -> Result<Option<StateId>, Failed> {
+        let request = CaptureRequest {
+            epoch: command.epoch,
+            purpose: CapturePurpose::Handover,
+            since: None,
+            unless_seq: None,
+        };
+        let whose = Whose { instance: holder, least: 0 };
+        match self.capture(&request, whose, self.keeper.record(), time).await? {
+            Captured::State(manifest) => Ok(Some(manifest.state)),
+            Captured::Unchanged | Captured::NoState => Ok(None),
         }
     }
 
     /// Whether a freeze left this pod sealed.
     pub(crate) fn frozen(&self) -> bool {
         matches!(self.fence.record().role, Role::Frozen { .. })
-    }
-}
-
-async fn next_piece(
-    body: &mut Incoming,
-    part: &CapturePart,
-    time: Duration,
-) -> Result<Option<bytes::Bytes>, Failed> {
-    loop {
-        let frame = tokio::time::timeout(time, body.frame()).await.map_err(|_| Failed {
-            kind: FailureKind::StateQueryTimeout,
-            message: format!("part `{}` of the capture stands still", part.name),
-        })?;
-        match frame {
-            None => return Ok(None),
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    return Ok(Some(bytes));
-                }
-            }
-            Some(Err(_)) => {
-                return Err(Failed::capture(format!("part `{}` of the capture was cut short", part.name)));
-            }
-        }
     }
 }

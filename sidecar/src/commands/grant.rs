@@ -7,6 +7,7 @@ use processhub_protocol::wire::{Activate, Forward, HandOn, Thaw};
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
+use crate::checkpoint::Exposure;
 use crate::fence::{CommitError, Stored};
 use crate::sidecar::Sidecar;
 
@@ -22,12 +23,13 @@ impl Sidecar {
         let (grant, now) = (command.clone(), self.now());
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.activate_done(&grant, &now)?;
-            Ok(Stored { record, start: grant.start, source: grant.source, lost: None, ..stored.clone() })
+            let (start, source) = (grant.start, grant.source);
+            Ok(Stored { record, start, source, lost: None, exposed: false, ..stored.clone() })
         });
         commit.await.map_err(|error| self.refused(error))?;
         self.change(|live| {
             live.thawed = false;
-            live.dirty = false;
+            live.exposure = Exposure::default();
             live.fenced = None;
             live.forward_to = None;
             live.blackout_microseconds = None;

@@ -9,6 +9,7 @@ use processhub_protocol::wire::{CodeChange, Failure, FailureKind, Import, Import
 use tokio::time::Instant;
 
 use super::Outcome;
+use crate::checkpoint::Exposure;
 use crate::fence::{CommitError, Foreign, Stored};
 use crate::keeper::Kept;
 use crate::sidecar::{Seen, Sidecar};
@@ -52,7 +53,7 @@ impl Sidecar {
                         self.metrics.state_bytes.set(command.state.bytes);
                         self.change(|live| {
                             live.delivered = instance;
-                            live.dirty = false;
+                            live.exposure = Exposure::default();
                         });
                         return Ok(());
                     }

@@ -41,14 +41,27 @@ pub(super) fn write_manifest(file: &mut File, manifest: &Manifest) -> io::Result
 
 impl Kept {
     pub(super) fn open(path: &Path, state: &StateId) -> io::Result<Self> {
+        let kept = Self::open_any(path)?;
+        if kept.manifest.state != *state {
+            return Err(damaged("it is another state"));
+        }
+        Ok(kept)
+    }
+
+    /// Whatever state the file holds.
+    pub(super) fn open_any(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let manifest = read_manifest(&mut file, length).map_err(|()| damaged("its manifest is not whole"))?;
-        if manifest.state != *state {
-            return Err(damaged("it is another state"));
-        }
         manifest.check().map_err(damaged)?;
         Ok(Self { manifest: Arc::new(manifest), file: Arc::new(file) })
+    }
+
+    /// Reads it to its end, blocking: whether every byte is as it was written.
+    pub(super) fn is_whole(&self) -> bool {
+        self.manifest.parts.iter().all(|part| {
+            (0..part.bytes).step_by(CHUNK).all(|offset| self.read_chunk(&part.name, offset).is_ok())
+        })
     }
 
     /// What it consists of.

@@ -10,7 +10,7 @@ use processhub_protocol::id::{Seq, StateId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart};
+use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart, Mark};
 use super::{Keeper, reader};
 
 /// Pieces that may wait for the disk, beside the one that is being written: each may be a whole chunk.
@@ -75,11 +75,12 @@ enum Step {
 }
 
 impl Recorder {
-    pub(super) fn begin(path: PathBuf, keeper: Keeper) -> Self {
+    pub(super) fn begin(path: PathBuf, keeper: Keeper, checkpoint: Option<Mark>) -> Self {
         let (steps, queue) = mpsc::channel(QUEUE);
         let (sender, written) = oneshot::channel();
         let work = tokio::task::spawn_blocking(move || {
-            let result = Writer::create(&path).and_then(|writer| writer.run(queue, &path, &keeper, sender));
+            let created = Writer::create(&path, checkpoint);
+            let result = created.and_then(|writer| writer.run(queue, &path, &keeper, sender));
             if result.is_err() {
                 // It may not even exist; the next start removes what stays.
                 let _ = fs::remove_file(&path);
@@ -135,6 +136,7 @@ fn failure(result: Result<Result<(), RecordError>, JoinError>) -> RecordError {
 
 struct Writer {
     file: File,
+    checkpoint: Option<Mark>,
     parts: Vec<ManifestPart>,
     announced: Option<u64>,
     crc: u32,
@@ -144,9 +146,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn create(path: &Path) -> Result<Self, RecordError> {
+    fn create(path: &Path, checkpoint: Option<Mark>) -> Result<Self, RecordError> {
         Ok(Self {
             file: File::options().read(true).write(true).create(true).truncate(true).open(path)?,
+            checkpoint,
             parts: Vec::new(),
             announced: None,
             crc: 0,
@@ -170,10 +173,15 @@ impl Writer {
                     self.end_part()?;
                     let manifest = self.manifest(seq, vsn)?;
                     reader::write_manifest(&mut self.file, &manifest)?;
-                    fs::rename(path, keeper.path(&manifest.state))?;
+                    let whole = keeper.path(&manifest.state);
+                    fs::rename(path, &whole)?;
                     // Who asked for it may be gone by now; the file is whole all the same.
                     let _ = written.send(manifest);
-                    return Ok(self.file.sync_all()?);
+                    return self.file.sync_all().map_err(|error| {
+                        // What may not be on disk must not be found there.
+                        let _ = fs::remove_file(whole);
+                        error.into()
+                    });
                 }
             }
         }
@@ -236,7 +244,8 @@ impl Writer {
     fn manifest(&mut self, seq: Seq, vsn: String) -> Result<Manifest, RecordError> {
         let bytes = self.parts.iter().map(|part| part.bytes).sum();
         let state = if self.hash_later { self.hash_file(seq, bytes)? } else { self.hasher.state(seq, bytes) };
-        Ok(Manifest { state, vsn, parts: std::mem::take(&mut self.parts) })
+        let checkpoint = self.checkpoint;
+        Ok(Manifest { state, vsn, parts: std::mem::take(&mut self.parts), checkpoint })
     }
 
     fn hash_file(&mut self, seq: Seq, bytes: u64) -> io::Result<StateId> {

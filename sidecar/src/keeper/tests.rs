@@ -114,6 +114,36 @@ async fn only_what_is_referred_to_stays() {
     assert!(!folder.path().join("7.incoming").exists());
 }
 
+async fn checkpoint(keeper: &Keeper, epoch: u64, number: u64, bytes: &[u8]) -> StateId {
+    let mut recorder = keeper.record_checkpoint(Mark { epoch: Epoch(epoch), number });
+    recorder.part(name("a"), None).await.unwrap();
+    recorder.bytes(Bytes::copy_from_slice(bytes)).await.unwrap();
+    recorder.finish(number, String::new()).await.unwrap().synced().await.unwrap().state
+}
+
+#[tokio::test]
+async fn the_newest_whole_checkpoint_of_an_epoch_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = Keeper::open(folder.path()).unwrap();
+    let known = record(&keeper, &[("a", Some(1), b"0")]).await.unwrap().state;
+    let newest = |keeper: &Keeper| keeper.newest(Epoch(3), Some(&known)).unwrap();
+    assert_eq!(newest(&keeper), (Some(known.clone()), 0));
+    checkpoint(&keeper, 2, 9, b"of an earlier epoch").await;
+    assert_eq!(newest(&keeper), (Some(known.clone()), 0));
+    let older = checkpoint(&keeper, 3, 4, b"older").await;
+    let newer = checkpoint(&keeper, 3, 5, b"newer").await;
+    assert_eq!(newest(&Keeper::open(folder.path()).unwrap()), (Some(newer.clone()), 5));
+    // Its file has its name, but not every byte came to the disk before the machine lost its power.
+    let mut bytes = fs::read(keeper.path(&newer)).unwrap();
+    bytes[0] ^= 1;
+    fs::write(keeper.path(&newer), bytes).unwrap();
+    assert_eq!(newest(&keeper), (Some(older.clone()), 5), "its number is not given again");
+    keeper.remove(&newer).unwrap();
+    keeper.remove(&newer).unwrap();
+    assert_eq!(newest(&keeper), (Some(older), 4));
+    assert_eq!(keeper.newest(Epoch(4), None).unwrap(), (None, 0));
+}
+
 #[test]
 fn an_identity_from_outside_does_not_lead_out_of_the_folder() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
 //! Real sidecars in front of real workers, driven as the operator drives them.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod checkpoints;
 mod contract;
 mod control;
+mod crashes;
 mod moves;
 mod peer;
 mod process;

@@ -1,6 +1,7 @@
 //! Real sidecars in front of real workers, each on a runtime of its own so that it can be killed at any moment, and the
 //! few calls of an operator.
 
+pub mod live;
 pub mod load;
 pub mod operator;
 
@@ -13,7 +14,7 @@ use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 use processhub_protocol::wire::{Addressee, Peer};
 use processhub_sidecar::auth::Credentials;
 use processhub_sidecar::clock::BootClock;
-use processhub_sidecar::config::{Config, HoldLimits, Protocol};
+use processhub_sidecar::config::{Checkpoint, Config, HoldLimits, Protocol};
 use processhub_sidecar::net::Tcp;
 use processhub_sidecar::server::Running;
 use tempfile::TempDir;
@@ -65,6 +66,7 @@ impl Pod {
             worker_listen: SocketAddr::new(inside, PORT),
             protocol: Protocol::Http,
             gated: false,
+            checkpoint: Checkpoint::default(),
             state_dir: disk.path().join("state"),
             hold: HoldLimits::default(),
             retention: Duration::from_millis(100),
