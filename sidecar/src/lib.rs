@@ -11,6 +11,7 @@
 //! * [`peer`], [`announce`]: what a sidecar asks of another one.
 //! * [`gate`]: probes and the worker's `preStop`; [`report`], [`metrics`]: what it says of itself.
 //! * [`server`]: listeners, and the order in which a sidecar ends.
+//! * [`parent`]: the first process of the container, which starts the sidecar again when it dies.
 //! * [`verify`]: a worker, checked against the contract without a cluster.
 //! * [`auth`], [`clock`], [`net`], [`client`]: the seams to identity, time and network.
 //!
@@ -40,6 +41,7 @@ pub mod hold;
 pub mod keeper;
 pub mod metrics;
 pub mod net;
+pub mod parent;
 pub mod peer;
 pub mod proxy;
 pub mod report;

@@ -1,4 +1,5 @@
-//! `processhub-sidecar [run]`, `processhub-sidecar verify --run ./worker`.
+//! `processhub-sidecar`, which starts `processhub-sidecar run` and starts it again; `processhub-sidecar verify --run
+//! ./worker`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,19 +8,23 @@ use anyhow::Context;
 use processhub_sidecar::clock::BootClock;
 use processhub_sidecar::config::Config;
 use processhub_sidecar::net::Tcp;
+use processhub_sidecar::parent;
 use processhub_sidecar::server::Running;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let result = match arguments.first().map(String::as_str) {
-        None | Some("run") => run(),
-        Some("verify") => return verify(arguments),
-        Some(other) => Err(anyhow::anyhow!("`{other}` is no subcommand; there are `run` and `verify`")),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        [] => parent::run(),
+        ["run"] => run().map(|()| ExitCode::SUCCESS),
+        ["run", parent::PARENT, id] => parent::bind_to(id).and_then(|()| run()).map(|()| ExitCode::SUCCESS),
+        ["verify", ..] => return verify(&arguments[1..]),
+        _ => Err(anyhow::anyhow!("`{}` is no command; there are `run` and `verify`", arguments.join(" "))),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("processhub-sidecar: {error:#}");
             ExitCode::FAILURE
@@ -53,9 +58,11 @@ fn run() -> anyhow::Result<()> {
 }
 
 /// Checks a worker against the contract, without a cluster.
-fn verify(arguments: Vec<String>) -> ExitCode {
+fn verify(arguments: &[&str]) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(processhub_sidecar::verify::command(arguments.into_iter().skip(1))),
+        Ok(runtime) => {
+            runtime.block_on(processhub_sidecar::verify::command(arguments.iter().map(ToString::to_string)))
+        }
         Err(error) => {
             eprintln!("processhub-sidecar: {error}");
             ExitCode::FAILURE

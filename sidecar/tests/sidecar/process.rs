@@ -15,9 +15,15 @@ use crate::support::{KEY, PATIENCE, Pod};
 struct Program(Child);
 
 impl Program {
+    /// The sidecar alone.
     fn start(pod: &Pod) -> Self {
+        Self::start_with(pod, &["run"])
+    }
+
+    fn start_with(pod: &Pod, arguments: &[&str]) -> Self {
         let config = &pod.config;
         let child = Command::new(env!("CARGO_BIN_EXE_processhub-sidecar"))
+            .args(arguments)
             .env_clear()
             .env("RUST_LOG", "warn")
             .env("PROCESSHUB_NAMESPACE", &config.namespace)
@@ -218,6 +224,71 @@ async fn a_sidecar_that_is_ended_alone_does_not_say_that_its_worker_has_ended() 
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_ne!(operator.report(&source).await.worker.state, WorkerState::Ended);
     assert!(program.ended().success());
+}
+
+/// The processes that this one has started.
+fn children(of: u32) -> Vec<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).unwrap_or_default();
+    text.split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+fn signal(id: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &id.to_string()]).status().unwrap().success());
+}
+
+fn is_there(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_that_dies_in_its_container_is_back_at_once() {
+    let mut operator = Operator::new();
+    let pod = Pod::new("a", 1);
+    let mut program = Program::start_with(&pod, &[]);
+    pod.start_counter(|_| {});
+    operator.start(&pod, 1).await;
+    for number in 1..=8 {
+        let at = pod.config.data;
+        assert_eq!(increment(&operator, at, "one", number).await.0, 200);
+        let [sidecar] = children(program.0.id())[..] else { panic!("not one sidecar") };
+        signal(sidecar, if number % 2 == 0 { "-ABRT" } else { "-KILL" });
+        let begin = Instant::now();
+        // In this order: until its parent has collected it, the one that dies may still take a connection.
+        let remains = std::path::PathBuf::from(format!("/proc/{sidecar}"));
+        while remains.exists() || std::net::TcpStream::connect(pod.config.control).is_err() {
+            assert!(begin.elapsed() < PATIENCE, "it does not come back");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Without connections to the one that died.
+        operator = Operator::new();
+        operator.until(&pod, "serving", |report| report.serving).await;
+        // What counts as a failed start is over.
+        tokio::time::sleep(Duration::from_millis(if number == 4 { 1100 } else { 0 })).await;
+    }
+    assert_eq!(audit(&operator, &pod).await.value, 8);
+    program.terminate();
+    assert!(program.ended().success());
+}
+
+#[test]
+fn a_sidecar_does_not_outlive_its_container() {
+    let pod = Pod::new("a", 1);
+    let program = Program::start_with(&pod, &[]);
+    let begin = Instant::now();
+    let sidecar = loop {
+        if let [sidecar] = children(program.0.id())[..] {
+            break sidecar;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no sidecar");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    drop(program);
+    let begin = Instant::now();
+    while is_there(sidecar) {
+        assert!(begin.elapsed() < PATIENCE, "it goes on without its container");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
