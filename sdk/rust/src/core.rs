@@ -41,12 +41,13 @@ impl<W: Worker> Core<W> {
     pub(crate) fn new(worker: Arc<W>) -> Arc<Self> {
         let random = || RandomState::new().build_hasher().finish();
         let tracked = worker.tracked().is_some();
+        let abilities = Abilities { live: tracked || worker.captured_live(), deltas: tracked };
         let counting = Arc::clone(&worker);
         let numbers = Box::new(move || counting.tracked().map(|tracked| tracked.number()));
         Arc::new(Self {
             worker,
             instance: format!("{:016x}{:016x}", random(), random()),
-            gate: Arc::new(Gate::new(Machine::new(Abilities { live: tracked, deltas: tracked }), numbers)),
+            gate: Arc::new(Gate::new(Machine::new(abilities), numbers)),
             import: Mutex::default(),
             captures: Mutex::default(),
             one_at_a_time: Arc::default(),
@@ -78,6 +79,7 @@ impl<W: Worker> Core<W> {
         let vsn = self.worker.vsn();
         let (capture, delta_from) = match self.worker.tracked() {
             Some(_) => (CaptureMode::Live, vec![vsn.clone()]),
+            None if self.worker.captured_live() => (CaptureMode::Live, Vec::new()),
             None => (CaptureMode::Suspended, Vec::new()),
         };
         Info {
@@ -144,6 +146,7 @@ impl<W: Worker> Core<W> {
             core.gate.machine(|machine| machine.capture(epoch))?;
             core.worker.before_capture(purpose).map_err(|refusal| refusal.0)?;
             let (seq, tracked) = match core.worker.tracked() {
+                // Before the capture: what runs meanwhile may be in it, and has its number later.
                 None => (core.gate.seq(), None),
                 Some(tracked) => {
                     let snapshot = tracked.snapshot(since).map_err(|refusal| refusal.0)?;

@@ -19,7 +19,8 @@ use crate::tracked::Track;
 /// The methods are called one at a time, on a thread that may block, so that they may compute for as long as they need
 /// without keeping the worker from answering `GET /v1/info`. Clients' requests never run at the same time as
 /// [`Worker::capture`], [`Worker::install`], [`Worker::change_code`] or the hooks, except [`Worker::before_capture`] and
-/// [`Worker::consent`], which are called while clients are served too.
+/// [`Worker::consent`], which are called while clients are served too, and [`Worker::capture`] of a worker that says
+/// [`Worker::captured_live`].
 pub trait Worker: Send + Sync + 'static {
     /// A whole state, decoded and ready to take the place of the present one. `()` for a worker without a state, and for
     /// one whose state is tracked.
@@ -57,7 +58,15 @@ pub trait Worker: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The state as it is now, in parts with different names. The worker is suspended: nothing changes it.
+    /// Whether [`Worker::capture`] gives one point in time also while clients' requests change the state, because both take
+    /// the same lock. Then the state is kept against a crash while the worker serves. Always the same; a tracked state is
+    /// captured so without being asked.
+    fn captured_live(&self) -> bool {
+        false
+    }
+
+    /// The state as it is now, in parts with different names. The worker is suspended, unless it says
+    /// [`Worker::captured_live`]: nothing changes it.
     ///
     /// # Errors
     /// [`Refusal::no_state`] (the default) says that this worker moves without a state; anything else aborts the move.
