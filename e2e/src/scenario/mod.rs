@@ -2,6 +2,7 @@
 
 mod account;
 mod count;
+mod crashes;
 mod failpoints;
 mod hub;
 mod input;
@@ -151,6 +152,10 @@ scenarios! {
         upgrades::new_code_for_a_canary,
         account::an_account_in_rust_changes_its_code only Embedded: "the account has no image that clusters pull",
         account::an_account_in_python_changes_its_code only Embedded: "it runs the Python of this machine",
+        crashes::a_worker_is_killed_again_and_again_with_sync_checkpoints,
+        crashes::a_worker_is_killed_again_and_again_with_async_checkpoints,
+        crashes::a_sidecar_is_killed_again_and_again,
+        crashes::worker_and_sidecar_are_killed_in_either_order,
         input::objects_beyond_their_bounds_are_refused,
         input::names_that_are_taken,
         input::templates_that_cannot_be_used,

@@ -337,6 +337,26 @@ impl Site {
         Ok(())
     }
 
+    /// Sends a signal to what the first process of a container has started, and not to that process.
+    ///
+    /// # Errors
+    /// When the container does not run, or has one process only.
+    pub async fn signal_children(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        signal: Signal,
+    ) -> Result<()> {
+        let all = self.processes(namespace, pod, container).await?;
+        let children = spawn_blocking(move || machine::children_among(&all)).await?;
+        ensure!(!children.is_empty(), "{container} of {pod} has one process only");
+        for pid in children {
+            kill_process(pid, signal).with_context(|| format!("signal {container} of {pod}"))?;
+        }
+        Ok(())
+    }
+
     /// The processes of a container of a pod, as this machine knows them; at least one.
     ///
     /// # Errors
