@@ -33,6 +33,7 @@ use crate::vocabulary::vocabulary;
     validation = rules::headless_retention(),
     validation = rules::upgrade_to_come(),
     validation = rules::upgrade_of_cold_swaps(),
+    validation = rules::sync_without_answers(),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",

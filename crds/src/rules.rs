@@ -94,6 +94,17 @@ pub(crate) fn upgrade_of_cold_swaps() -> Rule {
     )
 }
 
+/// Only of a protocol that it reads can the sidecar hold an answer back until its state is on disk.
+pub(crate) fn sync_without_answers() -> Rule {
+    forbidden(
+        "self.spec.worker.protocol != 'TCP' || !has(self.spec.checkpoint.class) || \
+         self.spec.checkpoint.class != 'Sync'",
+        "invalid_config: spec.checkpoint.class: with spec.worker.protocol TCP no answer can wait for its checkpoint; \
+         use Async or None",
+        ".spec.checkpoint.class",
+    )
+}
+
 /// The operator's own labels decide what belongs to whom.
 pub(crate) fn reserved_labels() -> Rule {
     forbidden(

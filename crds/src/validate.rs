@@ -18,8 +18,9 @@ use serde_json::Value;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLICAS, RESERVED_PORTS};
 use crate::vocabulary::HubReason;
 use crate::{
-    DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, Protocol,
-    RedundancyStrategy, ServiceKind, StaticProcess, Upgrade, UpgradeStrategy, Worker, rules,
+    CheckpointClass, DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub,
+    ProcessHubSpec, Protocol, RedundancyStrategy, ServiceKind, StaticProcess, Upgrade, UpgradeStrategy,
+    Worker, rules,
 };
 
 /// One thing that is wrong with a resource.
@@ -198,6 +199,12 @@ pub fn validate(hub: &ProcessHub) -> Result<ValidatedHub, Invalid> {
     check_redundancy(spec, &mut errors);
     check_worker(spec, &mut errors);
     check_upgrade(spec, &mut errors);
+    if spec.worker.protocol == Protocol::TCP && spec.checkpoint.class == Some(CheckpointClass::Sync) {
+        errors.push(FieldError::new(
+            "spec.checkpoint.class",
+            "with spec.worker.protocol TCP no answer can wait for its checkpoint; use Async or None",
+        ));
+    }
     labels::check("spec.members.nodeSelector", &spec.members.node_selector, &mut errors);
     let processes = check_processes(&name, &spec.processes, &mut errors);
     template::check(&spec.template, spec.worker.port, &mut errors);

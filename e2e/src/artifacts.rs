@@ -144,7 +144,9 @@ impl Binaries {
         let context = self.dir.join("images");
         let prebuilt = context.join("bin");
         std::fs::create_dir_all(&prebuilt)?;
-        for name in ["processhub-operator", "processhub-sidecar", "processhub-adapter", "counter", "processhub-load"] {
+        for name in
+            ["processhub-operator", "processhub-sidecar", "processhub-adapter", "counter", "processhub-load"]
+        {
             std::fs::copy(self.path(name), prebuilt.join(name)).with_context(|| format!("copy {name}"))?;
         }
         IMAGES

@@ -103,9 +103,7 @@ pub(crate) struct Exposure {
 impl Exposure {
     /// Whether anything that was answered may be missing in the state `kept`.
     pub(crate) fn beyond(&self, kept: Option<Seq>) -> bool {
-        self.unknown
-            || self.opaque
-            || self.unnumbered > self.covered || self.released > kept.unwrap_or(0)
+        self.unknown || self.opaque || self.unnumbered > self.covered || self.released > kept.unwrap_or(0)
     }
 }
 

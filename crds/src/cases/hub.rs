@@ -39,7 +39,7 @@ pub(super) fn whole() -> Value {
         "upgrade": { "strategy": "ColdSwap", "maxConcurrent": 1, "partition": 0, "extra": { "a": 1 } },
         "redundancy": { "strategy": "Singularity" },
         "failover": "OnProof",
-        "checkpoint": { "class": "Sync", "periodMilliseconds": 1000 },
+        "checkpoint": { "class": "Async", "periodMilliseconds": 1000 },
         "clusterEventDebounceMilliseconds": 500,
     });
     object["status"] = json!({
@@ -90,6 +90,7 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     cases.extend(names());
     cases.extend(redundancy());
+    cases.extend(checkpoints());
     cases.extend([
         case("a worker beside others", containers(&["log", "worker"]), Expect::Accepted),
         case("no worker", containers(&["log"]), refused("spec.template.spec.containers: none is named worker")),
@@ -167,6 +168,18 @@ fn names() -> Vec<Case> {
     }
     cases.push(case("a name with a dot", named("a.b"), refused("invalid_config: metadata.name")));
     cases
+}
+
+fn checkpoints() -> Vec<Case> {
+    let with = |protocol: &str, class: &str| {
+        spec(json!({ "worker": { "port": 8080, "protocol": protocol }, "checkpoint": { "class": class } }))
+    };
+    let words = "invalid_config: spec.checkpoint.class: with spec.worker.protocol TCP";
+    vec![
+        case("Sync over HTTP", with("HTTP", "Sync"), Expect::Accepted),
+        case("Async over TCP", with("TCP", "Async"), Expect::Accepted),
+        case("Sync over TCP", with("TCP", "Sync"), refused(words)),
+    ]
 }
 
 fn redundancy() -> Vec<Case> {

@@ -182,6 +182,8 @@ pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
         "replicas": options.replicas,
         "migration": {"handover": true, "retentionMilliseconds": 2000},
         "worker": {"port": PORT},
+        // Scenarios of crashes choose another one. Elsewhere a kept state would hide what a move loses.
+        "checkpoint": {"class": "None"},
         "template": {"spec": {
             "terminationGracePeriodSeconds": 5,
             "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
