@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use axum::Router;
 use bytes::Bytes;
-use common::{Running, send};
+use common::{Running, Words, clients, send};
 use processhub_sdk::{Part, PartSource, Pieces, Refusal, Worker};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -215,6 +215,23 @@ async fn a_capture_ends_with_its_deletion_or_with_the_resume() {
     worker.resume(3).await.expect(204);
     let path = format!("/v1/capture/{}/state", second["capture"].as_str().unwrap());
     worker.call("GET", &path, Value::Null).await.expect(404);
+}
+
+#[tokio::test]
+async fn who_says_so_is_captured_while_it_serves() {
+    for live in [false, true] {
+        let words = Arc::new(Words { live, ..Words::default() });
+        let worker = Running::of(Arc::clone(&words), clients(Arc::clone(&words))).await;
+        worker.bring_to("Active").await;
+        worker.client("POST", "/add/x").await.expect(200);
+        let capture = worker.capture(1).await;
+        if live {
+            assert_eq!(worker.info().await["capture"], "Live");
+            assert_eq!(capture.expect(200).json()["seq"], 1);
+        } else {
+            assert_eq!(capture.expect(409).code(), "WrongState");
+        }
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub struct Words {
     pub fail: Mutex<BTreeMap<&'static str, Refusal>>,
     /// Each `POST /slow` waits for one permit.
     pub slow: Semaphore,
+    /// It says that it can be captured while it serves.
+    pub live: bool,
 }
 
 impl Default for Words {
@@ -42,6 +44,7 @@ impl Default for Words {
             decoded: AtomicUsize::new(0),
             fail: Mutex::default(),
             slow: Semaphore::new(0),
+            live: false,
         }
     }
 }
@@ -82,6 +85,10 @@ impl Worker for Words {
 
     fn load(&self) -> u64 {
         3
+    }
+
+    fn captured_live(&self) -> bool {
+        self.live
     }
 
     fn capture(&self) -> Result<Vec<Part>, Refusal> {
