@@ -76,6 +76,12 @@ impl Move {
         matches!(self.kind, MigrationKind::HotSwap | MigrationKind::ColdSwap)
     }
 
+    /// Whether the other is the same move.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        (&self.process, self.epoch) == (&other.process, other.epoch)
+    }
+
     /// Whether it did.
     #[must_use]
     pub fn succeeded(&self) -> bool {

@@ -20,14 +20,18 @@ use kube::{Api, ResourceExt};
 use processhub_crds::HubProcess;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 
 use crate::journal::Journal;
-use crate::load::{Answer, Call, Calling, RemoteLoad, Target};
+use crate::load::{Answer, Answers, Call, Calling, RemoteLoad, Target};
 use crate::moves::Move;
 use crate::site::Site;
 use crate::wait::{Seen, until};
 use hub::PORT;
 use verdict::Evidence;
+
+/// How long a process that does not answer at the end is asked again.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A hub under load.
 pub struct Trial<'a> {
@@ -291,7 +295,7 @@ impl<'a> Trial<'a> {
         let ended = now();
         let targets: Vec<_> = self.targets.values().cloned().collect();
         let (path, read) = self.options.example.audit();
-        let answers = self.load.fetch(targets.clone(), path).await?;
+        let answers = self.ask_all(targets.clone(), path).await?;
         let mut applied = HashMap::new();
         for (process, answer) in answers {
             match answer {
@@ -319,9 +323,27 @@ impl<'a> Trial<'a> {
         Ok(verdict)
     }
 
+    /// Asks each process, and those that do not answer once more for a while: a sidecar that was killed a moment ago still
+    /// cuts connections.
+    async fn ask_all(&mut self, targets: Vec<Target>, path: &str) -> Result<Answers> {
+        let until = Instant::now() + PATIENCE;
+        let mut answers = Answers::new();
+        loop {
+            let silent = |target: &&Target| !matches!(answers.get(&target.process), Some(Ok(_)));
+            let silent: Vec<_> = targets.iter().filter(silent).cloned().collect();
+            if silent.is_empty() || (!answers.is_empty() && Instant::now() >= until) {
+                return Ok(answers);
+            }
+            answers.extend(self.load.fetch(silent, path).await?);
+            if answers.values().any(Result::is_err) {
+                sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
     /// The processes whose ballast did not come through whole.
     async fn torn(&mut self, targets: Vec<Target>) -> Result<Vec<String>> {
-        let ballast = self.load.fetch(targets, "/ballast").await?;
+        let ballast = self.ask_all(targets, "/ballast").await?;
         let torn = ballast.into_iter().filter(|(_, answer)| !is_whole(answer, self.options.state_size));
         Ok(torn.map(|(process, _)| process).collect())
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
-use processhub_protocol::wire::{Addressee, Peer};
+use processhub_protocol::wire::{Addressee, CheckpointClass, Peer};
 use processhub_sidecar::auth::Credentials;
 use processhub_sidecar::clock::BootClock;
 use processhub_sidecar::config::{Checkpoint, Config, HoldLimits, Protocol};
@@ -66,7 +66,8 @@ impl Pod {
             worker_listen: SocketAddr::new(inside, PORT),
             protocol: Protocol::Http,
             gated: false,
-            checkpoint: Checkpoint::default(),
+            // Tests of checkpoints choose another one. Elsewhere a kept state would hide what is lost.
+            checkpoint: Checkpoint { class: Some(CheckpointClass::None), ..Checkpoint::default() },
             state_dir: disk.path().join("state"),
             hold: HoldLimits::default(),
             retention: Duration::from_millis(100),
