@@ -25,11 +25,12 @@ pub(super) async fn many_processes_are_rebalanced(site: &Site) -> Result<Finding
     let began = tokio::time::Instant::now();
     let joined = site.join().await?;
     let share = count as usize / 4;
-    trial.owned_at_least(&[joined], share).await?;
+    trial.owned_at_least(std::slice::from_ref(&joined), share).await?;
     trial.settled().await?;
     let took = began.elapsed();
     let swaps = trial.swaps();
-    ensure!(swaps.len() == share, "{} moves for a share of {share}", swaps.len());
+    let others: Vec<_> = swaps.iter().filter(|moved| moved.to.as_ref() != Some(&joined)).collect();
+    ensure!(swaps.len() == share, "{} moves for a share of {share}: {others:?}", swaps.len());
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
     Ok(format!("{count} processes, {} moves in {:.1} s; {}", swaps.len(), took.as_secs_f64(), verdict.line()))

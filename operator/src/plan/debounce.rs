@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use processhub_protocol::id::Epoch;
+
 use super::membership::Fitness;
 
 /// How long rebalancing stops, at most, after too many members were lost; then the smaller number is the new one.
@@ -28,6 +30,18 @@ pub struct Memory {
     change: Option<Change>,
     loss: Option<Loss>,
     records: BTreeMap<String, Record>,
+    /// Where processes were let go, by name.
+    pub(super) sent: BTreeMap<String, Sent>,
+}
+
+/// A move or a start that was permitted. Until its process's status shows that it has begun, only this tells where it is
+/// going, and another plan must not send it elsewhere: it may have begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// What it was decided on: with a higher one it has begun, or ended.
+    pub(super) epoch: Epoch,
+    /// Where to.
+    pub(super) node: String,
 }
 
 /// Members that are about to be.

@@ -73,7 +73,7 @@ pub fn homes<'a>(
             result.of.push(Home::Doomed);
             continue;
         }
-        let seen = Seen { inputs, fitness, index: &index, process };
+        let seen = Seen { inputs, fitness, index: &index, name, process };
         let home = match seen.settle(&inputs.hub, name, &mut result.refused) {
             Settled::Home(home) => {
                 match &home {
@@ -143,6 +143,7 @@ struct Seen<'a, 'i> {
     inputs: &'a Inputs,
     fitness: &'a BTreeMap<String, Fitness>,
     index: &'i HashMap<&'a str, usize>,
+    name: &'a str,
     process: &'a Process,
 }
 
@@ -212,9 +213,11 @@ impl<'a> Seen<'a, '_> {
         match hub.distribution {
             DistributionStrategy::Guided => Settled::Home(self.guided(owner, target.is_some())),
             DistributionStrategy::ConsistentHashing => {
-                let back = under_way.is_some_and(|moving| moving.phase == MovingPhase::Prepared);
+                let sent = if under_way.is_none() { slot(self.sent()) } else { None };
+                let back =
+                    sent.is_some() || under_way.is_some_and(|moving| moving.phase == MovingPhase::Prepared);
                 let origin = if back && !self.must_leave() { slot(owner) } else { None };
-                let at = target.or_else(|| if self.is_dead() { None } else { slot(owner) });
+                let at = target.or(sent).or_else(|| if self.is_dead() { None } else { slot(owner) });
                 let refused_by = self.refused_by();
                 let avoid = slot(refused_by.map(|(node, _)| node));
                 // Where it has to begin anew anyway, it does not begin where it has just failed.
@@ -226,6 +229,13 @@ impl<'a> Seen<'a, '_> {
                 Settled::Free { at, origin, avoid, until: avoid.and(refused_by).map(|(_, until)| until) }
             }
         }
+    }
+
+    /// Where it was let go, as far as it is known not to have begun.
+    fn sent(&self) -> Option<&'a str> {
+        let facts = self.process.facts.as_ref()?;
+        let sent = self.inputs.memory.sent.get(self.name)?;
+        (sent.epoch == facts.epoch && facts.moving.is_none()).then_some(sent.node.as_str())
     }
 
     /// `Guided` without a pin: it stays where it is, and is not started for want of a word where.

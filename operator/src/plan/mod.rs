@@ -2,7 +2,7 @@
 //!
 //! [`plan`] goes through its steps in order, one file each, and returns beside the [`Plan`] a [`Report`] that says what
 //! each step did and what it waits for. It is level-triggered: it looks at everything that is there and remembers only
-//! how restless the nodes were ([`Memory`]). Planning again once a plan has been carried out gives an empty plan.
+//! how restless the nodes were, and whom it let go where ([`Memory`]). Planning again once a plan has been carried out gives an empty plan.
 
 mod affinity;
 mod backoff;
@@ -33,6 +33,7 @@ pub use report::{MembershipReport, MovesReport, PlacementReport, Report};
 pub use rollout::{Code, RolloutReport, Upgrade};
 
 use crate::assignments::Assignment;
+use debounce::Sent;
 
 /// What to do for one hub.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +68,7 @@ impl Plan {
 pub fn plan(inputs: &Inputs) -> (Plan, Report) {
     let now = homes::as_milliseconds(inputs.now);
     let fitness = membership::membership(&inputs.hub, &inputs.nodes);
-    let (memory, members) = debounce::settle(&inputs.memory, &fitness, now, inputs.hub.debounce);
+    let (mut memory, members) = debounce::settle(&inputs.memory, &fitness, now, inputs.hub.debounce);
     let children = children::children(&inputs.hub, &inputs.processes, &inputs.taken);
     let homes = homes::homes(inputs, &fitness, &members.targets, &children.delete);
     let rollout = rollout::rollout(inputs, &children.delete);
@@ -79,6 +80,9 @@ pub fn plan(inputs: &Inputs) -> (Plan, Report) {
         rollout: rollout.report,
         ..report::report(inputs, &fitness, &members, &children, &homes, &moves)
     };
+    let gos = moves.assignments.iter().filter_map(|(name, it)| Some((name, it.go.as_ref()?)));
+    memory.sent =
+        gos.map(|(name, go)| (name.clone(), Sent { epoch: go.epoch, node: go.node.clone() })).collect();
     let plan = Plan { children, assignments: moves.assignments, memory, wake };
     debug_assert_eq!(lint(inputs, &plan), Vec::new(), "{report}");
     (plan, report)

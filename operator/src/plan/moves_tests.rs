@@ -289,3 +289,25 @@ fn a_node_that_the_template_can_never_be_scheduled_on_is_no_member() {
     inputs.facts("cart-0").wish = Some("n2".into());
     assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::NotAMember);
 }
+
+#[test]
+fn who_was_let_go_and_has_not_begun_is_not_sent_elsewhere() {
+    let nodes = ["n1", "n2", "n3"];
+    let mut inputs = inputs(0, &nodes);
+    let mut sent: BTreeMap<String, String> = BTreeMap::new();
+    for i in 0..40 {
+        let name = format!("cart-{i}");
+        let facts = inputs.serving(&name, "n1");
+        (facts.owner, facts.node) = (OwnerState::None, None);
+        inputs.hub.replicas = i + 1;
+        let plan = plan(&inputs).0;
+        for (name, node) in &sent {
+            assert_eq!(go_of(&plan, name).map(|(node, _)| node).as_ref(), Some(node), "{name}");
+        }
+        sent.insert(name.clone(), go_of(&plan, &name).unwrap().0);
+        inputs.memory = plan.memory;
+    }
+    for node in nodes {
+        assert!((13..=14).contains(&sent.values().filter(|to| *to == node).count()), "{sent:?}");
+    }
+}
