@@ -27,7 +27,7 @@ impl Core {
     /// `PUT /v1/import/{import}/{part}`.
     ///
     /// # Errors
-    /// `WrongState`, and those of [`Import::put`].
+    /// `WrongState`, and those of [`crate::import::Import::put`].
     pub async fn put(
         self: &Arc<Self>,
         import: Name,
