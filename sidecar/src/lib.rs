@@ -4,7 +4,7 @@
 //! * [`config`]: what the operator tells it, by environment.
 //! * [`fence`]: the record on disk. What a command does to it is decided by [`processhub_protocol::fence`].
 //! * [`keeper`]: states on disk.
-//! * [`checkpoint`]: states of a worker that serves; [`capture`]: how a state comes from the worker onto disk.
+//! * `checkpoint`: states of a worker that serves; `capture`: how a state comes from the worker onto disk.
 //! * [`control`]: the endpoints of operator, peers and kubelet; [`commands`]: the commands' work.
 //! * [`proxy`]: the clients' way, or [`tcp`] where the worker does not speak HTTP; [`hold`]: which way that is at present.
 //! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`], [`restore`]: doing it.
