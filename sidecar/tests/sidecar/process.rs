@@ -104,19 +104,25 @@ async fn memory_does_not_depend_on_the_size_of_the_state() {
     assert_eq!((weight["bytes"].as_u64(), weight["intact"].as_bool()), (Some(STATE), Some(true)));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_forwarding_pod_that_ends_forwards_for_the_retention() {
-    let operator = Operator::new();
+/// A source that forwards to its target, whose worker has ended and which was told to end too.
+async fn forwarding(operator: &Operator, retention: Duration) -> (Pod, Pod, Program) {
     let mut source = Pod::new("a", 1);
-    source.config.retention = Duration::from_millis(700);
+    source.config.retention = retention;
     let target = Pod::running("b", 2);
-    let mut program = Program::start(&source);
+    let program = Program::start(&source);
     source.start_counter(|_| {});
     operator.start(&source, 1).await;
     operator.hand_over(&source, &target, 2).await;
     operator.until(&source, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
     source.kill_worker();
     program.terminate();
+    (source, target, program)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarding_pod_that_ends_forwards_for_the_retention() {
+    let operator = Operator::new();
+    let (source, target, mut program) = forwarding(&operator, Duration::from_millis(700)).await;
     assert_eq!(increment(&operator, source.config.data, "one", 1).await.0, 200);
     assert!(program.ended().success());
     assert_eq!(audit(&operator, &target).await.value, 1);
@@ -211,16 +217,7 @@ async fn a_cold_swaps_source_says_that_its_worker_has_ended_and_stays_for_its_cl
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_that_is_ended_alone_does_not_say_that_its_worker_has_ended() {
     let operator = Operator::new();
-    let mut source = Pod::new("a", 1);
-    source.config.retention = Duration::from_secs(2);
-    let target = Pod::running("b", 2);
-    let mut program = Program::start(&source);
-    source.start_counter(|_| {});
-    operator.start(&source, 1).await;
-    operator.hand_over(&source, &target, 2).await;
-    operator.until(&source, "forwarding", |report| matches!(report.role, Role::Forwarding { .. })).await;
-    source.kill_worker();
-    program.terminate();
+    let (source, _target, mut program) = forwarding(&operator, Duration::from_secs(2)).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_ne!(operator.report(&source).await.worker.state, WorkerState::Ended);
     assert!(program.ended().success());
