@@ -104,6 +104,18 @@ fn ready(seen: &Observation, outlook: Outlook) -> Wanted {
         return wanted(Status::False, ProcessReason::Recovering, &message);
     }
     let serving = format!("{who} acknowledges");
+    // Whoever waits for it to be ready asks for its address next, which is written after the commit.
+    match seen.ledger.migration.as_ref().map(|migration| migration.kind) {
+        Some(Kind::Start) => {
+            let message = format!("{who} is being activated, and its address pointed at it");
+            return wanted(Status::False, ProcessReason::Starting, &message);
+        }
+        Some(Kind::Recover) if outlook == Outlook::Expected => {
+            let message = format!("{who} has its state and is being activated");
+            return wanted(Status::False, ProcessReason::Recovering, &message);
+        }
+        Some(Kind::HotSwap | Kind::ColdSwap | Kind::Recover) | None => {}
+    }
     if outlook == Outlook::Expected {
         return wanted(Status::True, ProcessReason::Serving, &serving);
     }

@@ -219,6 +219,19 @@ fn the_commit_is_written_with_the_conditions_that_follow_it() {
 }
 
 #[test]
+fn a_process_is_ready_once_it_has_an_address() {
+    let mut steps = started();
+    assert!(matches!(steps.pop(), Some(Transition::End { .. })));
+    let mut seen = seen(&steps, 1_000);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    for outlook in [Outlook::Expected, Outlook::Observed] {
+        refresh(&mut seen, Waiting::Nothing, outlook);
+        let (status, reason, _) = condition(&seen, ProcessCondition::Ready);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "Starting"), "{outlook:?}");
+    }
+}
+
+#[test]
 fn what_a_crashed_worker_took_along_is_said_once() {
     let mut seen = seen(&started(), 1_000);
     let mut crashed = report("pod-1", 1);
