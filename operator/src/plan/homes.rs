@@ -201,9 +201,9 @@ impl<'a> Seen<'a, '_> {
         {
             return Settled::Home(Home::At { node: &moving.to, by: Authority::Wish });
         }
-        // Sent there by a person, and nothing has changed since.
+        // Sent there by a person, and nothing has changed since but perhaps its code, which changes in place.
         if self.process.facts.as_ref().is_some_and(|facts| facts.settled_by_wish)
-            && under_way.is_none()
+            && under_way.is_none_or(|moving| moving.trigger == MigrationTrigger::Upgrade)
             && !self.must_leave()
             && let Some(node) = owner
             && slot(owner).is_some()

@@ -232,6 +232,21 @@ fn a_move_that_a_wish_began_moves_nobody_else_in_any_of_its_phases() {
 }
 
 #[test]
+fn new_code_leaves_a_process_where_a_wish_has_sent_it_in_all_phases_of_the_change() {
+    for phase in [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed] {
+        let mut inputs = inputs(4, &["n1", "n2"]);
+        (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (9, 9);
+        for (name, node) in [("cart-0", "n2"), ("cart-1", "n1"), ("cart-2", "n2"), ("cart-3", "n2")] {
+            inputs.serving(name, node);
+        }
+        let facts = inputs.facts("cart-0");
+        facts.settled_by_wish = true;
+        facts.moving = Some(Moving { trigger: MigrationTrigger::Upgrade, ..moving("n2", "n2", phase) });
+        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+    }
+}
+
+#[test]
 fn a_pin_and_a_wish_against_it_are_sorted_out() {
     let mut inputs = inputs(1, &["n1", "n2", "n3"]);
     inputs.serving("cart-0", "n1").wish = Some("n3".into());
