@@ -5,11 +5,14 @@ mod audit;
 mod crew;
 mod embedded;
 mod existing;
+mod kind;
 mod local;
 mod machine;
 mod operator;
+mod processes;
 
 pub use audit::{Mark, Write};
+pub use kind::SiteKind;
 pub use operator::OperatorPod;
 pub use rustix::process::{Pid, Signal};
 
@@ -18,15 +21,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use http::HeaderValue;
 use http::header;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::DeleteParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
-use rustix::io::Errno;
-use rustix::process::{kill_process, kill_process_group};
 use tokio::task::spawn_blocking;
 
 use crate::artifacts::{Binaries, COUNTER_IMAGE, Images};
@@ -41,28 +42,6 @@ pub const SYSTEM: &str = "processhub-system";
 pub const SIDECAR: &str = "processhub-sidecar";
 /// How the test is known in audit logs.
 const USER_AGENT: &str = "processhub-e2e";
-
-/// Which kind of cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum SiteKind {
-    /// In memory, pods as local processes: needs nothing but Rust.
-    Embedded,
-    /// Real Kubernetes on this machine: needs Linux and root.
-    Local,
-    /// The cluster that KUBECONFIG names: needs kubectl, and images that it can pull.
-    Kubeconfig,
-}
-
-impl SiteKind {
-    /// Whether nodes may be started, drained and killed there: they are nobody else's.
-    #[must_use]
-    pub fn owns_nodes(self) -> bool {
-        match self {
-            Self::Embedded | Self::Local => true,
-            Self::Kubeconfig => false,
-        }
-    }
-}
 
 /// A cluster with the system installed. Its end takes away everything that was started for it.
 pub struct Site {
@@ -317,74 +296,6 @@ impl Site {
         let nodes: Api<Node> = Api::all(self.client());
         nodes.delete(node, &DeleteParams::default()).await?;
         Ok(())
-    }
-
-    /// Sends a signal to every process of a container of a pod.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub async fn signal(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<()> {
-        if let Ground::Embedded(embedded) = &*self.ground {
-            return Ok(kill_process_group(embedded.group(namespace, pod, container)?, signal)?);
-        }
-        for pid in self.processes(namespace, pod, container).await? {
-            match kill_process(pid, signal) {
-                // It has ended meanwhile.
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(error) => return Err(error).context(format!("signal {container} of {pod}")),
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a signal to what the first process of a container has started, and not to that process.
-    ///
-    /// # Errors
-    /// When the container does not run, or has one process only.
-    pub async fn signal_children(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        signal: Signal,
-    ) -> Result<()> {
-        let all = self.processes(namespace, pod, container).await?;
-        let children = spawn_blocking(move || machine::children_among(&all)).await?;
-        ensure!(!children.is_empty(), "{container} of {pod} has one process only");
-        for pid in children {
-            kill_process(pid, signal).with_context(|| format!("signal {container} of {pod}"))?;
-        }
-        Ok(())
-    }
-
-    /// The processes of a container of a pod, as this machine knows them; at least one.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub async fn processes(&self, namespace: &str, pod: &str, container: &str) -> Result<Vec<Pid>> {
-        let found = match &*self.ground {
-            Ground::Embedded(embedded) => {
-                let group = embedded.group(namespace, pod, container)?;
-                spawn_blocking(move || machine::of_group(group)).await??
-            }
-            Ground::Local(_) => {
-                let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
-                let status = pods.get(pod).await?.status.unwrap_or_default();
-                let statuses = [status.init_container_statuses, status.container_statuses];
-                let id = statuses
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .find(|status| status.name == container)
-                    .and_then(|status| status.container_id)
-                    .with_context(|| format!("{container} of {pod} does not run"))?;
-                let id = id.rsplit('/').next().unwrap_or_default().to_owned();
-                spawn_blocking(move || machine::of_container(&id)).await??
-            }
-            Ground::Existing(_) => return not_ours(),
-        };
-        ensure!(!found.is_empty(), "{container} of {pod} has no process");
-        Ok(found)
     }
 
     /// A place in the record of writes.
