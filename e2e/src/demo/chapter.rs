@@ -2,59 +2,129 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
+use serde_json::json;
 
-use crate::site::{Site, SiteKind};
-use crate::trial::Trial;
+use crate::site::{SIDECAR, Signal, Site, SiteKind};
+use crate::trial::{HubOptions, Trial};
 use crate::wait::{Seen, until};
 
+/// Versions of the counters' code, before the change and after it.
+const VSN: [&str; 2] = ["1.8", "1.9"];
+/// How workers are ended, each another one.
+const ENDS: [(Signal, &str); 3] =
+    [(Signal::KILL, "SIGKILL"), (Signal::ABORT, "SIGABRT"), (Signal::TERM, "SIGTERM")];
+/// How many sidecars are killed.
+const SIDECARS: usize = 3;
+
 /// One thing that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chapter {
+    /// Clients count without a pause
     Count,
+    /// A node joins
     Join,
+    /// A node is drained
     Drain,
+    /// The hub's pods on a node are evicted
     Evict,
+    /// A pod is deleted
     DeletePod,
+    /// The leading operator is killed in the middle of a move
     KillOperator,
+    /// Workers are killed
+    KillWorkers,
+    /// Sidecars are killed
+    KillSidecars,
+    /// All processes get other code, and their old code back
+    ChangeCode,
+    /// A node loses its power
     KillNode,
+}
+
+/// What may be done to the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Leave {
+    /// Where the demonstration runs.
+    pub(super) kind: SiteKind,
+    /// Whether the operators were installed for it.
+    pub(super) owns_operators: bool,
 }
 
 /// What happens where, and what does not, with the reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) chapters: Vec<Chapter>,
-    pub(super) left_out: Vec<&'static str>,
+    pub(super) left_out: Vec<String>,
 }
 
 impl Plan {
-    /// The operators can be killed only where they were installed for the demonstration.
-    pub(super) fn of(kind: SiteKind, owns_operators: bool, kill_node: bool) -> Self {
+    /// All chapters that the cluster allows; a node loses its power only on demand.
+    pub(super) fn of(leave: Leave, kill_node: bool) -> Self {
         let mut plan = Self::default();
-        plan.chapters.push(Chapter::Count);
-        if kind.owns_nodes() {
-            plan.chapters.extend([Chapter::Join, Chapter::Drain]);
-        } else {
-            plan.left_out.push("no node joins, is drained or is killed: they are not the demonstration's");
-            plan.chapters.push(Chapter::Evict);
-        }
-        plan.chapters.push(Chapter::DeletePod);
-        if owns_operators {
-            plan.chapters.push(Chapter::KillOperator);
-        } else {
-            plan.left_out.push("no operator is killed: it was there before");
-        }
-        if kind.owns_nodes() && kill_node {
-            plan.chapters.push(Chapter::KillNode);
+        for &chapter in Chapter::value_variants() {
+            let on_demand = match chapter {
+                // Elsewhere a drain shows it.
+                Chapter::Evict => leave.kind.owns_nodes(),
+                Chapter::KillNode => !kill_node,
+                _ => false,
+            };
+            match chapter.forbidden(leave) {
+                _ if on_demand => {}
+                Some(why) => plan.left_out.push(format!("{}: {why}", chapter.name())),
+                None => plan.chapters.push(chapter),
+            }
         }
         plan
     }
+
+    /// Only these, in the usual order.
+    ///
+    /// # Errors
+    /// When the cluster does not allow one of them.
+    pub(super) fn only(wanted: &[Chapter], leave: Leave) -> Result<Self> {
+        for chapter in wanted {
+            if let Some(why) = chapter.forbidden(leave) {
+                bail!("--only {}: {why}", chapter.name());
+            }
+        }
+        let all = Chapter::value_variants().iter().copied();
+        Ok(Self { chapters: all.filter(|one| wanted.contains(one)).collect(), left_out: Vec::new() })
+    }
+}
+
+/// What the demonstration's hub needs beyond the usual, so that everything can happen to it: nothing that was answered may be
+/// missing after a crash, and its code has a name.
+pub(super) fn hub(options: HubOptions) -> HubOptions {
+    let spec = json!({"checkpoint": {"class": "Sync"}, "upgrade": {"maxConcurrent": 6}});
+    options.spec(spec).code(VSN[0], VSN[1])
 }
 
 impl Chapter {
+    /// As it is said on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Why it cannot happen there, if it cannot.
+    fn forbidden(self, leave: Leave) -> Option<&'static str> {
+        let owns_nodes = leave.kind.owns_nodes();
+        match self {
+            Self::Join | Self::Drain | Self::KillNode => {
+                (!owns_nodes).then_some("the nodes are not the demonstration's")
+            }
+            Self::KillOperator => (!leave.owns_operators).then_some("the operator was there before"),
+            Self::KillWorkers | Self::KillSidecars => {
+                (!owns_nodes).then_some("the processes of the pods are out of reach")
+            }
+            Self::Count | Self::Evict | Self::DeletePod | Self::ChangeCode => None,
+        }
+    }
+
     /// Lets it happen, and waits until the hub has settled again; the processes that it took the state from by force.
     pub(super) async fn run(self, number: usize, site: &Site, trial: &Trial<'_>) -> Result<Vec<String>> {
         let title = |title: String| println!("\n{number}. {title}");
@@ -97,6 +167,18 @@ impl Chapter {
                 title("The leading operator is killed in the middle of a move".into());
                 kill_leader_in_mid_move(site, trial).await?;
             }
+            Self::KillWorkers => {
+                title("Workers are killed".into());
+                kill_workers(site, trial).await?;
+            }
+            Self::KillSidecars => {
+                title("Sidecars are killed".into());
+                kill_sidecars(site, trial).await?;
+            }
+            Self::ChangeCode => {
+                title(format!("All processes get code {}, and {} back", VSN[1], VSN[0]));
+                change_code(trial).await?;
+            }
             Self::KillNode => {
                 let node = trial.owner_node("cart-0").await?;
                 title(format!("{node} loses its power, and somebody says so by deleting its Node object"));
@@ -125,6 +207,44 @@ async fn kill_leader_in_mid_move(site: &Site, trial: &Trial<'_>) -> Result<()> {
     Ok(())
 }
 
+async fn kill_workers(site: &Site, trial: &Trial<'_>) -> Result<()> {
+    for ((signal, name), process) in ENDS.into_iter().zip(trial.names().await?) {
+        let before = trial.worker_restarts(&process).await?;
+        site.signal(trial.namespace(), &before.0, "worker", signal).await?;
+        until("another start of the worker", Duration::from_secs(60), async || {
+            let now = trial.worker_restarts(&process).await?;
+            Ok(if now == before { Seen::NotYet(format!("{now:?}")) } else { Seen::Yes(()) })
+        })
+        .await?;
+        trial.process_settled(&process).await?;
+        println!("   the worker of {process} got {name}, and goes on with its state");
+    }
+    Ok(())
+}
+
+async fn kill_sidecars(site: &Site, trial: &Trial<'_>) -> Result<()> {
+    for process in trial.names().await?.into_iter().rev().take(SIDECARS) {
+        let owner = trial.owner(&process).await?;
+        site.signal_children(trial.namespace(), &owner.pod, SIDECAR, Signal::KILL).await?;
+        trial.under_load(100).await?;
+        trial.process_settled(&process).await?;
+        ensure!(trial.owner(&process).await?.uid == owner.uid, "{process} has another owner");
+        println!("   the sidecar of {process} was killed, and goes on");
+    }
+    Ok(())
+}
+
+async fn change_code(trial: &Trial<'_>) -> Result<()> {
+    let (name, count) = (trial.hub().to_owned(), u32::try_from(trial.names().await?.len())?);
+    for [from, to] in [VSN, [VSN[1], VSN[0]]] {
+        trial.give_code(&name, to, from, "").await?;
+        trial.upgraded(&name, count).await?;
+        trial.settled().await?;
+        println!("   {count} processes run {to}");
+    }
+    Ok(())
+}
+
 async fn kill_node(site: &Site, trial: &Trial<'_>, node: &str) -> Result<()> {
     site.lose(node).await?;
     let nodes: Api<Node> = Api::all(site.client());
@@ -143,16 +263,34 @@ async fn kill_node(site: &Site, trial: &Trial<'_>, node: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn own() -> Leave {
+        Leave { kind: SiteKind::Embedded, owns_operators: true }
+    }
+
+    fn installed() -> Leave {
+        Leave { kind: SiteKind::Kubeconfig, owns_operators: true }
+    }
+
     #[test]
     fn on_a_cluster_that_exists_its_nodes_and_its_operator_are_left_alone() {
-        use Chapter::{Count, DeletePod, Drain, Evict, Join, KillNode, KillOperator};
-        let own = Plan::of(SiteKind::Embedded, true, true);
-        assert_eq!(own.chapters, [Count, Join, Drain, DeletePod, KillOperator, KillNode]);
-        assert!(own.left_out.is_empty());
-        let installed = Plan::of(SiteKind::Kubeconfig, true, false);
-        assert_eq!(installed.chapters, [Count, Evict, DeletePod, KillOperator]);
-        let found = Plan::of(SiteKind::Kubeconfig, false, false);
-        assert_eq!(found.chapters, [Count, Evict, DeletePod]);
-        assert_eq!((installed.left_out.len(), found.left_out.len()), (1, 2));
+        let whole = Plan::of(own(), true);
+        let but_evict: Vec<_> =
+            Chapter::value_variants().iter().copied().filter(|it| *it != Chapter::Evict).collect();
+        assert_eq!((whole.chapters, whole.left_out), (but_evict, Vec::new()));
+        assert!(!Plan::of(own(), false).chapters.contains(&Chapter::KillNode));
+        use Chapter::{ChangeCode, Count, DeletePod, Evict, KillOperator};
+        let on_installed = Plan::of(installed(), false);
+        assert_eq!(on_installed.chapters, [Count, Evict, DeletePod, KillOperator, ChangeCode]);
+        let found = Plan::of(Leave { owns_operators: false, ..installed() }, false);
+        assert_eq!(found.chapters, [Count, Evict, DeletePod, ChangeCode]);
+        assert_eq!((on_installed.left_out.len(), found.left_out.len()), (4, 5));
+    }
+
+    #[test]
+    fn only_what_is_asked_for_happens_in_the_usual_order_or_the_cluster_forbids_it_in_words() {
+        let wanted = [Chapter::ChangeCode, Chapter::DeletePod];
+        assert_eq!(Plan::only(&wanted, own()).unwrap().chapters, [Chapter::DeletePod, Chapter::ChangeCode]);
+        let refused = Plan::only(&[Chapter::KillWorkers], installed()).unwrap_err().to_string();
+        assert!(refused.starts_with("--only kill-workers: "), "{refused}");
     }
 }

@@ -14,7 +14,7 @@ use crate::artifacts::Images;
 use crate::moves::Move;
 use crate::site::{Site, SiteKind};
 use crate::trial::{HubOptions, Trial};
-use chapter::Plan;
+use chapter::{Chapter, Leave, Plan};
 use summary::Summary;
 
 /// Where the hub is; taken away again at the end.
@@ -41,6 +41,9 @@ pub struct Options {
     /// Also let a node lose its power; what is lost with it has a line of its own
     #[arg(long)]
     kill_node: bool,
+    /// Nothing but these chapters
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "kill_node")]
+    only: Vec<Chapter>,
     /// Write the table and all moves to this file as JSON
     #[arg(long)]
     summary: Option<PathBuf>,
@@ -80,13 +83,18 @@ async fn tell(site: &Site, options: &Options) -> Result<Summary> {
         let fit = site.fit_nodes().await?.len();
         ensure!(fit >= 2, "a move takes two nodes; of this cluster's {fit} are Ready and take any pod");
     }
+    let leave = Leave { kind: site.kind(), owns_operators: site.owns_operators() };
+    let plan = if options.only.is_empty() {
+        Plan::of(leave, options.kill_node)
+    } else {
+        Plan::only(&options.only, leave)?
+    };
     let (tell, told) = mpsc::unbounded_channel();
     let printer = tokio::spawn(print_moves(told));
     println!("creating a hub of {} counters", options.processes);
     let hub =
         HubOptions { replicas: options.processes, state_size: options.state_size, ..HubOptions::default() };
-    let trial = Trial::begin(site, NAMESPACE, hub, Some(tell)).await?;
-    let plan = Plan::of(site.kind(), site.owns_operators(), options.kill_node);
+    let trial = Trial::begin(site, NAMESPACE, chapter::hub(hub), Some(tell)).await?;
     let mut robbed = Vec::new();
     for (index, chapter) in plan.chapters.iter().enumerate() {
         robbed.extend(chapter.run(index + 1, site, &trial).await?);

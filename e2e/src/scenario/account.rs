@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Finding;
-use super::upgrades::{running, upgraded};
+use super::upgrades::running;
 use crate::artifacts::python;
 use crate::site::Site;
 use crate::trial::{Example, HubOptions, Trial};
@@ -36,7 +36,7 @@ async fn give(trial: &Trial<'_>, hub: &str, vsn: &str) -> Result<()> {
 /// Gives it and waits until all processes run it.
 async fn become_all(trial: &Trial<'_>, hub: &str, vsn: &str) -> Result<()> {
     give(trial, hub, vsn).await?;
-    upgraded(trial, hub, 3).await?;
+    trial.upgraded(hub, 3).await?;
     trial.settled().await?;
     ensure!(running(trial, vsn).await?.len() == 3, "not all run {vsn}");
     trial.under_load(100).await
@@ -54,7 +54,7 @@ async fn life(site: &Site, name: &str, example: Example) -> Result<Finding> {
     let spec = json!({"vsn": "1", "upgrade": {"extra": {"bonus": BONUS}}});
     let options = HubOptions::of(&hub, 3).example(example).spec(spec).environment("ACCOUNT_VSN", "1");
     let mut trial = Trial::begin(site, &hub, options, None).await?;
-    upgraded(&trial, &hub, 3).await?;
+    trial.upgraded(&hub, 3).await?;
     trial.under_load(100).await?;
     let before = balance(&mut trial, &first).await?;
     ensure!(before.is_u64(), "version 1 answers {before}");

@@ -65,8 +65,8 @@ impl Scenario {
 }
 
 /// What the usual run tries on real kubelets: some of each family, and what only a real cluster can show (rights, proxies,
-/// kubelets, containers that end). All of them have passed there, and `--full` runs all; on the embedded cluster all
-/// run always.
+/// kubelets, containers that end). `cargo xtask test` tries the others on the embedded cluster, and with `--full` all
+/// of them on both.
 const LOCAL_USUAL: &[&str] = &[
     "a_wish_moves_a_process_with_its_state",
     "a_move_is_cancelled",

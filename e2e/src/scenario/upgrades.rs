@@ -3,40 +3,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use processhub_crds::{HubProcess, MigrationTrigger, ProcessHub};
+use processhub_crds::{HubProcess, MigrationTrigger};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Finding;
 use crate::site::Site;
 use crate::trial::{HubOptions, Trial, condition};
-use crate::wait::{Seen, until};
 
 const OLD: &str = "1.8";
 const NEW: &str = "1.9";
 
 /// Counters of version 1.8 that take the state of 1.9 as well.
 fn old_code(name: &str, replicas: u32, spec: Value) -> HubOptions {
-    let mut spec = spec;
-    spec["vsn"] = OLD.into();
-    HubOptions::of(name, replicas)
-        .spec(spec)
-        .environment("COUNTER_VSN", OLD)
-        .environment("COUNTER_ACCEPTS_FROM", NEW)
-}
-
-/// Gives the hub other code: a version, the one that it takes states from, and faults.
-async fn give_code(trial: &Trial<'_>, hub: &str, vsn: &str, accepts: &str, faults: &str) -> Result<()> {
-    let mut template = serde_json::to_value(trial.hubs().get(hub).await?.spec.template)?;
-    let environment = [("COUNTER_VSN", vsn), ("COUNTER_ACCEPTS_FROM", accepts), ("COUNTER_FAULTS", faults)];
-    let given = template["spec"]["containers"][0]["env"].as_array_mut().context("no environment")?;
-    given.retain(|variable| environment.iter().all(|(name, _)| variable["name"] != *name));
-    let wanted = environment.iter().filter(|(_, value)| !value.is_empty());
-    given.extend(wanted.map(|(name, value)| json!({"name": name, "value": value})));
-    trial.change(json!({"vsn": vsn, "template": template})).await
+    HubOptions::of(name, replicas).spec(spec).code(OLD, NEW)
 }
 
 async fn pause(trial: &Trial<'_>, hub: &str, paused: bool) -> Result<()> {
@@ -44,23 +27,6 @@ async fn pause(trial: &Trial<'_>, hub: &str, paused: bool) -> Result<()> {
     let patch = json!({"metadata": {"annotations": {"processhub.io/paused": value}}});
     trial.hubs().patch(hub, &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
-}
-
-/// Waits until the hub has so many processes with its present code, as its status counts them.
-pub(super) async fn upgraded(trial: &Trial<'_>, hub: &str, count: u32) -> Result<ProcessHub> {
-    until(&format!("{count} processes of {hub} to run its code"), Duration::from_secs(180), async || {
-        let hub = trial.hubs().get(hub).await?;
-        let status = hub.status.clone().unwrap_or_default();
-        let seen = hub.metadata.generation == status.observed_generation;
-        let said = status.conditions.iter().find(|it| it.type_ == "Progressing");
-        let said = said.map(|it| format!("{} {}", it.reason, it.message)).unwrap_or_default();
-        Ok(if seen && status.upgraded == count {
-            Seen::Yes(hub)
-        } else {
-            Seen::NotYet(format!("{} do: {said}", status.upgraded))
-        })
-    })
-    .await
 }
 
 pub(super) fn vsn(process: &HubProcess) -> &str {
@@ -91,11 +57,11 @@ async fn told(trial: &mut Trial<'_>, process: &str) -> Result<Value> {
 pub(super) async fn new_code_up_and_down(site: &Site) -> Result<Finding> {
     let spec = json!({"upgrade": {"maxConcurrent": 2, "extra": {"currency": "EUR"}}});
     let mut trial = Trial::begin(site, "updown", old_code("updown", 4, spec), None).await?;
-    upgraded(&trial, "updown", 4).await?;
+    trial.upgraded("updown", 4).await?;
     trial.under_load(100).await?;
     let before = trial.processes().list(&kube::api::ListParams::default()).await?.items;
-    give_code(&trial, "updown", NEW, OLD, "").await?;
-    upgraded(&trial, "updown", 4).await?;
+    trial.give_code("updown", NEW, OLD, "").await?;
+    trial.upgraded("updown", 4).await?;
     trial.settled().await?;
     trial.hub_says("updown", "Progressing", "Settled").await?;
     trial.event("updown", "Upgraded").await?;
@@ -109,8 +75,8 @@ pub(super) async fn new_code_up_and_down(site: &Site) -> Result<Finding> {
         ensure!(told == expected, "told {told}");
     }
     trial.under_load(200).await?;
-    give_code(&trial, "updown", OLD, NEW, "").await?;
-    upgraded(&trial, "updown", 4).await?;
+    trial.give_code("updown", OLD, NEW, "").await?;
+    trial.upgraded("updown", 4).await?;
     trial.settled().await?;
     ensure!(running(&trial, OLD).await?.len() == 4, "not all are back");
     let told = told(&mut trial, "updown-0").await?;
@@ -129,10 +95,10 @@ pub(super) async fn new_code_up_and_down(site: &Site) -> Result<Finding> {
 pub(super) async fn new_code_by_cold_swap(site: &Site) -> Result<Finding> {
     let spec = json!({"migration": {"strategy": "ColdSwap"}});
     let mut trial = Trial::begin(site, "coldcode", old_code("coldcode", 2, spec), None).await?;
-    upgraded(&trial, "coldcode", 2).await?;
+    trial.upgraded("coldcode", 2).await?;
     trial.under_load(100).await?;
-    give_code(&trial, "coldcode", NEW, OLD, "").await?;
-    upgraded(&trial, "coldcode", 2).await?;
+    trial.give_code("coldcode", NEW, OLD, "").await?;
+    trial.upgraded("coldcode", 2).await?;
     trial.settled().await?;
     let told = told(&mut trial, "coldcode-0").await?;
     ensure!(told["reason"] == "CodeChange" && told["vsn"] == OLD, "told {told}");
@@ -145,9 +111,9 @@ pub(super) async fn new_code_by_cold_swap(site: &Site) -> Result<Finding> {
 /// The new code refuses the state: everybody runs on with the old one, also who moves, and other code goes on.
 pub(super) async fn new_code_that_refuses_the_state(site: &Site) -> Result<Finding> {
     let trial = Trial::begin(site, "refusing", old_code("refusing", 3, json!({})), None).await?;
-    upgraded(&trial, "refusing", 3).await?;
+    trial.upgraded("refusing", 3).await?;
     trial.under_load(100).await?;
-    give_code(&trial, "refusing", NEW, "", "").await?;
+    trial.give_code("refusing", NEW, "", "").await?;
     let words = stopped(&trial, "refusing", "refusing-2").await?;
     ensure!(words.contains("422") && words.contains("3 run 1.8") && words.contains("all serve"), "{words}");
     // Whoever moves in the meantime keeps its code.
@@ -158,8 +124,8 @@ pub(super) async fn new_code_that_refuses_the_state(site: &Site) -> Result<Findi
     trial.settled().await?;
     ensure!(running(&trial, OLD).await?.len() == 3, "somebody has the refused code");
     trial.under_load(100).await?;
-    give_code(&trial, "refusing", NEW, OLD, "").await?;
-    upgraded(&trial, "refusing", 3).await?;
+    trial.give_code("refusing", NEW, OLD, "").await?;
+    trial.upgraded("refusing", 3).await?;
     trial.settled().await?;
     ensure!(running(&trial, NEW).await?.len() == 3, "not all have the mended code");
     trial.hub_says("refusing", "Degraded", "AsExpected").await?;
@@ -181,13 +147,13 @@ pub(super) async fn new_code_that_hangs_on_the_state(site: &Site) -> Result<Find
 async fn failing(site: &Site, name: &str, faults: &str) -> Result<Finding> {
     let spec = json!({"migration": {"stateTTLMilliseconds": 2000}});
     let trial = Trial::begin(site, name, old_code(name, 2, spec), None).await?;
-    upgraded(&trial, name, 2).await?;
+    trial.upgraded(name, 2).await?;
     trial.under_load(100).await?;
-    give_code(&trial, name, NEW, OLD, faults).await?;
+    trial.give_code(name, NEW, OLD, faults).await?;
     let words = stopped(&trial, name, &format!("{name}-1")).await?;
     // Back to where it was: nothing is left of it.
-    give_code(&trial, name, OLD, NEW, "").await?;
-    upgraded(&trial, name, 2).await?;
+    trial.give_code(name, OLD, NEW, "").await?;
+    trial.upgraded(name, 2).await?;
     trial.hub_says(name, "Degraded", "AsExpected").await?;
     trial.says(&format!("{name}-1"), "Upgraded", "UpToDate").await?;
     trial.under_load(100).await?;
@@ -225,9 +191,9 @@ async fn stopped(trial: &Trial<'_>, hub: &str, process: &str) -> Result<String> 
 /// A roll-out that is paused begins nothing, and goes on where it was.
 pub(super) async fn new_code_is_paused_and_resumed(site: &Site) -> Result<Finding> {
     let trial = Trial::begin(site, "pausing", old_code("pausing", 3, json!({})), None).await?;
-    upgraded(&trial, "pausing", 3).await?;
-    give_code(&trial, "pausing", NEW, OLD, "").await?;
-    upgraded(&trial, "pausing", 1).await?;
+    trial.upgraded("pausing", 3).await?;
+    trial.give_code("pausing", NEW, OLD, "").await?;
+    trial.upgraded("pausing", 1).await?;
     pause(&trial, "pausing", true).await?;
     trial.hub_says("pausing", "Progressing", "Paused").await?;
     trial.settled().await?;
@@ -236,7 +202,7 @@ pub(super) async fn new_code_is_paused_and_resumed(site: &Site) -> Result<Findin
     sleep(Duration::from_secs(3)).await;
     ensure!(running(&trial, NEW).await? == paused_at && paused_at.len() < 3, "it went on: {paused_at:?}");
     pause(&trial, "pausing", false).await?;
-    upgraded(&trial, "pausing", 3).await?;
+    trial.upgraded("pausing", 3).await?;
     trial.settled().await?;
     let verdict = trial.finish().await?;
     verdict.check_planned()?;
@@ -247,9 +213,9 @@ pub(super) async fn new_code_is_paused_and_resumed(site: &Site) -> Result<Findin
 pub(super) async fn new_code_for_a_canary(site: &Site) -> Result<Finding> {
     let spec = json!({"upgrade": {"partition": 2}});
     let trial = Trial::begin(site, "canary", old_code("canary", 3, spec), None).await?;
-    upgraded(&trial, "canary", 3).await?;
-    give_code(&trial, "canary", NEW, OLD, "").await?;
-    upgraded(&trial, "canary", 1).await?;
+    trial.upgraded("canary", 3).await?;
+    trial.give_code("canary", NEW, OLD, "").await?;
+    trial.upgraded("canary", 1).await?;
     trial.hub_says("canary", "Progressing", "UpgradePartitioned").await?;
     ensure!(running(&trial, NEW).await? == ["canary-2"], "{:?}", running(&trial, NEW).await?);
     let before = trial.epoch("canary-0").await?;
@@ -259,7 +225,7 @@ pub(super) async fn new_code_for_a_canary(site: &Site) -> Result<Finding> {
     ensure!(running(&trial, NEW).await? == ["canary-2"], "a move brought new code");
     trial.under_load(100).await?;
     trial.change(json!({"upgrade": {"partition": 0, "maxConcurrent": 2}})).await?;
-    upgraded(&trial, "canary", 3).await?;
+    trial.upgraded("canary", 3).await?;
     trial.settled().await?;
     ensure!(running(&trial, NEW).await?.len() == 3, "not all have the new code");
     trial.under_load(100).await?;

@@ -14,12 +14,17 @@ use crate::moves::Move;
 use crate::wait::{Seen, until};
 
 impl Trial<'_> {
+    /// How long a whole hub may take to get anywhere on a busy machine.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(180) + self.options.replicas * Duration::from_millis(500)
+    }
+
     /// Waits until as many processes as the hub wants serve, and none of them moves.
     ///
     /// # Errors
-    /// When that is not so within three minutes.
+    /// When that is not so within three minutes, and half a second for each process.
     pub async fn settled(&self) -> Result<()> {
-        until("the hub to be settled", Duration::from_secs(180), async || {
+        until("the hub to be settled", self.patience(), async || {
             let spec = self.hubs().get(&self.options.name).await?.spec;
             let processes = self.list().await?;
             let own = processes.iter().filter(|process| process.spec.hub_name == self.options.name);
@@ -39,9 +44,9 @@ impl Trial<'_> {
     /// Waits until the hub is spread over every node, and says so.
     ///
     /// # Errors
-    /// When that is not so within three minutes.
+    /// When that is not so within three minutes, and half a second for each process.
     pub async fn balanced(&self) -> Result<()> {
-        until("the hub to be balanced over all nodes", Duration::from_secs(180), async || {
+        until("the hub to be balanced over all nodes", self.patience(), async || {
             let nodes = self.site.nodes().await?;
             let status = self.hubs().get(&self.options.name).await?.status.unwrap_or_default();
             let missing: Vec<_> = nodes.iter().filter(|node| !status.members.names.contains(node)).collect();
@@ -57,9 +62,9 @@ impl Trial<'_> {
     /// Waits until no process is on the node.
     ///
     /// # Errors
-    /// When that is not so within three minutes.
+    /// When that is not so within three minutes, and half a second for each process.
     pub async fn evacuated(&self, node: &str) -> Result<()> {
-        until(&format!("{node} to own nothing"), Duration::from_secs(180), async || {
+        until(&format!("{node} to own nothing"), self.patience(), async || {
             let processes = self.list().await?;
             let there = processes.iter().filter(|process| owner_node(process) == Some(node));
             let there: Vec<_> = there.map(ResourceExt::name_any).collect();
@@ -71,9 +76,9 @@ impl Trial<'_> {
     /// Waits until these nodes together own at least so many processes.
     ///
     /// # Errors
-    /// When that is not so within three minutes.
+    /// When that is not so within three minutes, and half a second for each process.
     pub async fn owned_at_least(&self, nodes: &[String], count: usize) -> Result<()> {
-        until(&format!("{nodes:?} to own {count} processes"), Duration::from_secs(180), async || {
+        until(&format!("{nodes:?} to own {count} processes"), self.patience(), async || {
             let processes = self.list().await?;
             let there = processes.iter().filter_map(owner_node);
             let there = there.filter(|node| nodes.iter().any(|n| n == node)).count();
@@ -241,6 +246,27 @@ impl Trial<'_> {
         let pods: Api<Pod> = Api::namespaced(self.site.client(), &self.namespace);
         let of = ListParams::default().labels(&format!("processhub.io/process={process}"));
         Ok(pods.list(&of).await?.items)
+    }
+
+    /// Names of all processes.
+    ///
+    /// # Errors
+    /// Those of the API server.
+    pub async fn names(&self) -> Result<Vec<String>> {
+        Ok(self.list().await?.iter().map(ResourceExt::name_any).collect())
+    }
+
+    /// How often the worker of the process was started again in the pod that owns it now, after that pod's name.
+    ///
+    /// # Errors
+    /// When the process has no owner.
+    pub async fn worker_restarts(&self, process: &str) -> Result<(String, i32)> {
+        let owner = self.owner(process).await?.pod;
+        let pods = self.pods(process).await?;
+        let status = pods.into_iter().find(|pod| pod.name_any() == owner).and_then(|pod| pod.status);
+        let containers = status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let worker = containers.iter().find(|container| container.name == "worker");
+        Ok((owner, worker.map_or(0, |worker| worker.restart_count)))
     }
 
     /// Waits until a container of the target of the process's present move runs; the pod's name.

@@ -1,5 +1,6 @@
 //! One hub under load, from its creation to the verdict.
 
+mod code;
 mod hub;
 mod look;
 mod sidecar;
@@ -130,6 +131,12 @@ impl<'a> Trial<'a> {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Name of its hub.
+    #[must_use]
+    pub fn hub(&self) -> &str {
+        &self.options.name
     }
 
     /// The clients.
