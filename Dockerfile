@@ -14,10 +14,10 @@ COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
     cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" --target-dir /target \
       --package processhub-operator --package processhub-sidecar --package processhub-adapter --package counter \
-      --package processhub-e2e \
-      --bin processhub-operator --bin processhub-sidecar --bin processhub-adapter --bin counter --bin processhub-load \
+      --package room --package processhub-e2e \
+      --bin processhub-operator --bin processhub-sidecar --bin processhub-adapter --bin counter --bin room --bin processhub-load \
  && mkdir /out \
- && for name in processhub-operator processhub-sidecar processhub-adapter counter processhub-load; do \
+ && for name in processhub-operator processhub-sidecar processhub-adapter counter room processhub-load; do \
       cp /target/*/release/"$name" /out/; done
 
 FROM scratch AS prebuilt
@@ -45,6 +45,11 @@ FROM scratch AS counter
 COPY --from=binaries /out/counter /counter
 USER 65532:65532
 ENTRYPOINT ["/counter"]
+
+FROM scratch AS room
+COPY --from=binaries /out/room /room
+USER 65532:65532
+ENTRYPOINT ["/room"]
 
 # What drives the demonstration's processes on a cluster that exists already.
 FROM scratch AS clients

@@ -6,10 +6,12 @@ use processhub_crds::validate::{validate, validate_process};
 use processhub_crds::{HubProcess, ProcessHub};
 
 const GUIDE: &str = include_str!("../../docs/guide.md");
-const HUBS: [&str; 3] = [
+const HUBS: [&str; 5] = [
     include_str!("../../examples/account/hub.yaml"),
     include_str!("../../examples/counter/hub.yaml"),
     include_str!("../../examples/sessions/hub.yaml"),
+    include_str!("../../examples/room/hub.yaml"),
+    include_str!("../../examples/redis/hub.yaml"),
 ];
 
 fn check(yaml: &str) {

@@ -18,16 +18,19 @@ pub const ADAPTER_IMAGE: &str = "localhost/processhub-adapter:dev";
 pub const COUNTER_IMAGE: &str = "localhost/processhub-counter:dev";
 /// Image of the account, on the embedded cluster.
 pub const ACCOUNT_IMAGE: &str = "localhost/processhub-account:dev";
+/// Image of the game room.
+pub const ROOM_IMAGE: &str = "localhost/processhub-room:dev";
 /// Image with Python, on the embedded cluster.
 pub const PYTHON_IMAGE: &str = "localhost/python:3";
 /// Image of the clients.
 pub const CLIENTS_IMAGE: &str = "localhost/processhub-clients:dev";
 /// Targets of the Dockerfile and how their images are tagged.
-const IMAGES: [(&str, &str); 5] = [
+const IMAGES: [(&str, &str); 6] = [
     ("operator", OPERATOR_IMAGE),
     ("sidecar", SIDECAR_IMAGE),
     ("adapter", ADAPTER_IMAGE),
     ("counter", COUNTER_IMAGE),
+    ("room", ROOM_IMAGE),
     ("clients", CLIENTS_IMAGE),
 ];
 
@@ -112,7 +115,7 @@ impl Binaries {
             .args(["build", "--locked", "--quiet", "--profile", profile, "--target", &host])
             .args(["--package", "processhub-operator", "--package", "processhub-sidecar"])
             .args(["--package", "processhub-adapter", "--package", "counter", "--package", "account"])
-            .args(["--package", "processhub-e2e", "--bins"]);
+            .args(["--package", "room", "--package", "processhub-e2e", "--bins"]);
         if host.ends_with("linux-gnu") {
             let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", host.to_uppercase().replace('-', "_"));
             cargo.env(variable, "-C target-feature=+crt-static");
@@ -144,9 +147,14 @@ impl Binaries {
         let context = self.dir.join("images");
         let prebuilt = context.join("bin");
         std::fs::create_dir_all(&prebuilt)?;
-        for name in
-            ["processhub-operator", "processhub-sidecar", "processhub-adapter", "counter", "processhub-load"]
-        {
+        for name in [
+            "processhub-operator",
+            "processhub-sidecar",
+            "processhub-adapter",
+            "counter",
+            "room",
+            "processhub-load",
+        ] {
             std::fs::copy(self.path(name), prebuilt.join(name)).with_context(|| format!("copy {name}"))?;
         }
         IMAGES

@@ -7,6 +7,7 @@ mod answer;
 mod body;
 mod headers;
 mod onward;
+mod tunnel;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use crate::sidecar::{Seen, Sidecar};
 
 use answer::{guarded, outcome_unknown, plain, refusal};
 use onward::Onward;
+use tunnel::Protocol;
 
 /// Pause before a request that was not executed is sent again; grows with the attempts.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -242,7 +244,7 @@ impl Sidecar {
         let (mut parts, body) = response.into_parts();
         headers::clean_response(&mut parts.headers, switched);
         if let (Some(far), Some(near)) = (far, request.upgrade.take()) {
-            answer::tunnel(near, far, tunnels);
+            tunnel::join(near, far, Protocol::asked_for(&request.parts.headers), tunnels);
         }
         Sent::Answered(Response::from_parts(parts, answer::relayed(body)))
     }

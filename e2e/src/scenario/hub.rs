@@ -16,7 +16,8 @@ use crate::wait::{Seen, until};
 
 /// By `/scale`, as `kubectl scale` does; the first processes serve through all of it.
 pub(super) async fn a_hub_is_scaled(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "scale", HubOptions::of("scale", 20).driven(5), None).await?;
+    let trial =
+        Trial::begin(site, "scale", HubOptions::of("scale", 20).driven(5).checkpointed(), None).await?;
     for replicas in [50, 5] {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         trial.hubs().patch_scale("scale", &PatchParams::default(), &patch).await?;
@@ -35,7 +36,7 @@ pub(super) async fn a_hub_is_scaled(site: &Site) -> Result<Finding> {
 
 /// The last process is taken away in the middle of its move and wanted again.
 pub(super) async fn a_hub_is_scaled_in_mid_move(site: &Site) -> Result<Finding> {
-    let options = HubOptions::of("mid", 3).driven(2).faults("hang=import:1500");
+    let options = HubOptions::of("mid", 3).checkpointed().driven(2).faults("hang=import:1500");
     let trial = Trial::begin(site, "mid", options, None).await?;
     let old = trial.processes().get("mid-2").await?.uid();
     trial.wish_away("mid-2").await?;

@@ -9,6 +9,7 @@ mod input;
 mod nodes;
 mod operator;
 mod pods;
+mod room;
 mod source;
 mod swaps;
 mod target;
@@ -150,6 +151,7 @@ scenarios! {
         upgrades::new_code_that_hangs_on_the_state,
         upgrades::new_code_is_paused_and_resumed,
         upgrades::new_code_for_a_canary,
+        room::a_game_room_moves_with_its_players only Embedded: "its players are in the test itself",
         account::an_account_in_rust_changes_its_code only Embedded: "the account has no image that clusters pull",
         account::an_account_in_python_changes_its_code only Embedded: "it runs the Python of this machine",
         crashes::a_worker_is_killed_again_and_again_with_sync_checkpoints,

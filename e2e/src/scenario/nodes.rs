@@ -24,7 +24,7 @@ pub(super) async fn three_nodes_join_at_once(site: &Site) -> Result<Finding> {
 
 /// Only new nodes are moved to, no more than their share.
 async fn join(site: &Site, name: &str, replicas: u32, count: usize) -> Result<Finding> {
-    let trial = Trial::begin(site, name, HubOptions::of(name, replicas), None).await?;
+    let trial = Trial::begin(site, name, HubOptions::of(name, replicas).checkpointed(), None).await?;
     // One that a busy cluster has not spread yet moves between old nodes as well.
     trial.balanced().await?;
     let earlier = trial.swaps();
@@ -50,7 +50,7 @@ async fn join(site: &Site, name: &str, replicas: u32, count: usize) -> Result<Fi
 }
 
 pub(super) async fn a_node_is_drained(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "drain", HubOptions::of("drain", 12), None).await?;
+    let trial = Trial::begin(site, "drain", HubOptions::of("drain", 12).checkpointed(), None).await?;
     let node = trial.owner_node("drain-0").await?;
     let of_node = ListParams::default().fields(&format!("status.owner.node={node}"));
     let there = trial.processes().list(&of_node).await?.items.len();
@@ -70,7 +70,8 @@ pub(super) async fn a_node_is_drained(site: &Site) -> Result<Finding> {
 /// A cordon in the middle of a rebalance keeps further processes away; lifted, the rebalance goes on.
 pub(super) async fn a_node_is_cordoned_in_mid_rebalance(site: &Site) -> Result<Finding> {
     let options = HubOptions::of("cordon", 16)
-        .spec(serde_json::json!({"migration": {"maxConcurrent": 1, "maxConcurrentPerNode": 1}}));
+        .spec(serde_json::json!({"migration": {"maxConcurrent": 1, "maxConcurrentPerNode": 1}}))
+        .checkpointed();
     let trial = Trial::begin(site, "cordon", options, None).await?;
     trial.balanced().await?;
     let joined = site.join().await?;
@@ -93,7 +94,7 @@ pub(super) async fn a_node_is_cordoned_in_mid_rebalance(site: &Site) -> Result<F
 
 /// A node whose cable is loose causes no storm of moves, and is used again when it stays.
 pub(super) async fn a_node_flaps(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "flap", HubOptions::of("flap", 12), None).await?;
+    let trial = Trial::begin(site, "flap", HubOptions::of("flap", 12).checkpointed(), None).await?;
     let node = trial.owner_node("flap-0").await?;
     for seconds in [1, 2, 1] {
         site.plug(&node, false).await?;

@@ -12,7 +12,7 @@ use crate::trial::{HubOptions, Trial};
 
 /// The other one finishes what the dead one began.
 pub(super) async fn the_leader_is_killed_in_mid_move(site: &Site) -> Result<Finding> {
-    let options = HubOptions::of("led", 4).faults("hang=import:500");
+    let options = HubOptions::of("led", 4).checkpointed().faults("hang=import:500");
     let trial = Trial::begin(site, "led", options, None).await?;
     let leader = site.leader().await?;
     let to = trial.wish_away("led-0").await?;
@@ -30,7 +30,7 @@ pub(super) async fn the_leader_is_killed_in_mid_move(site: &Site) -> Result<Find
 
 /// A leader that is stopped for a minute still believes that it leads when it wakes up: it must not do anything.
 pub(super) async fn a_stale_leader_wakes_up(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "stale", HubOptions::of("stale", 4), None).await?;
+    let trial = Trial::begin(site, "stale", HubOptions::of("stale", 4).checkpointed(), None).await?;
     let stale = site.leader().await?;
     // On a kubelet it is ended by its liveness probe if it sleeps for longer.
     let nap = match site.kind() {

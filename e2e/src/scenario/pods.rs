@@ -9,7 +9,7 @@ use crate::site::Site;
 use crate::trial::{HubOptions, Trial, condition};
 
 pub(super) async fn a_deleted_owner_is_moved_first(site: &Site) -> Result<Finding> {
-    let trial = Trial::begin(site, "deleted", HubOptions::of("deleted", 3), None).await?;
+    let trial = Trial::begin(site, "deleted", HubOptions::of("deleted", 3).checkpointed(), None).await?;
     let owner = trial.owner("deleted-1").await?;
     site.delete_pod(trial.namespace(), &owner.pod, None).await?;
     trial.owned_by_another_pod("deleted-1", &owner.uid).await?;

@@ -13,7 +13,8 @@ use crate::trial::{HubOptions, Trial};
 
 /// The old worker has ended before the new one begins, and the state comes along all the same.
 pub(super) async fn a_cold_swap_carries_its_state(site: &Site) -> Result<Finding> {
-    let options = HubOptions::of("cold", 2).spec(json!({"migration": {"strategy": "ColdSwap"}}));
+    let options =
+        HubOptions::of("cold", 2).spec(json!({"migration": {"strategy": "ColdSwap"}})).checkpointed();
     let trial = Trial::begin(site, "cold", options, None).await?;
     trial.under_load(100).await?;
     let before = trial.epoch("cold-0").await?;

@@ -80,7 +80,7 @@ pub(super) async fn a_target_whose_sidecar_is_killed_after_the_commit(site: &Sit
 
 /// Between commit and activation: from there only forward, from what the target has on its disk.
 async fn killed_after(site: &Site, name: &str, container: &str) -> Result<Finding> {
-    let options = HubOptions::of(name, 2).faults("hang=activate:1500");
+    let options = HubOptions::of(name, 2).faults("hang=activate:1500").checkpointed();
     let trial = Trial::begin(site, name, options, None).await?;
     let process = format!("{name}-0");
     let before = trial.epoch(&process).await?;

@@ -104,7 +104,8 @@ async fn one_attempt(site: &Site, trial: &Trial<'_>) -> Result<()> {
 pub(super) async fn a_process_moves_back_and_forth(site: &Site) -> Result<Finding> {
     let options = HubOptions::of("pingpong", 2)
         .state_size(1 << 20)
-        .spec(json!({"migration": {"retentionMilliseconds": 2000}}));
+        .spec(json!({"migration": {"retentionMilliseconds": 2000}}))
+        .checkpointed();
     let trial = Trial::begin(site, "pingpong", options, None).await?;
     for _ in 0..3 {
         let mut wishes = Vec::new();

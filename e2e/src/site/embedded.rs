@@ -18,7 +18,7 @@ use super::SYSTEM;
 use super::audit::{Mark, Write};
 use super::crew::{Recipe, Register};
 use crate::artifacts::{
-    ACCOUNT_IMAGE, ADAPTER_IMAGE, Binaries, COUNTER_IMAGE, PYTHON_IMAGE, SIDECAR_IMAGE, python,
+    ACCOUNT_IMAGE, ADAPTER_IMAGE, Binaries, COUNTER_IMAGE, PYTHON_IMAGE, ROOM_IMAGE, SIDECAR_IMAGE, python,
 };
 
 /// Where operators' metrics may be.
@@ -48,6 +48,7 @@ impl Embedded {
             // What a person has installed on this machine stands for an image.
             .with_image(REDIS_IMAGE, ImageSpec::new(REDIS_SERVER))
             .with_image(COUNTER_IMAGE, ImageSpec::new(binaries.path("counter")))
+            .with_image(ROOM_IMAGE, ImageSpec::new(binaries.path("room")))
             .with_image(ACCOUNT_IMAGE, ImageSpec::new(binaries.path("account")));
         let options = match python() {
             Some(program) => options.with_image(PYTHON_IMAGE, ImageSpec::new(program)),

@@ -138,6 +138,13 @@ impl HubOptions {
         self
     }
 
+    /// With the checkpoints that a hub has unless it says otherwise; they run beside its moves.
+    #[must_use]
+    pub fn checkpointed(mut self) -> Self {
+        self.spec["checkpoint"] = Value::Null;
+        self
+    }
+
     /// With one more variable in the worker's environment.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -182,7 +189,7 @@ pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
         "replicas": options.replicas,
         "migration": {"handover": true, "retentionMilliseconds": 2000},
         "worker": {"port": PORT},
-        // Scenarios of crashes choose another one. Elsewhere a kept state would hide what a move loses.
+        // Half of the scenarios choose another one: a kept state might hide what a move loses, and it might disturb it.
         "checkpoint": {"class": "None"},
         "template": {"spec": {
             "terminationGracePeriodSeconds": 5,

@@ -8,9 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::client::{Body, BoxError, full};
 use crate::hold::{Permit, Refused};
@@ -68,23 +66,6 @@ impl http_body::Body for Guarded {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// Joins the two ends of an upgraded connection until one closes or `ended`.
-pub(super) fn tunnel(near: OnUpgrade, far: OnUpgrade, ended: CancellationToken) {
-    tokio::spawn(async move {
-        let joined = async {
-            let (near, far) = tokio::try_join!(near, far)?;
-            let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-            // How many bytes went each way, or how it broke, is nobody's business here.
-            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-            Ok::<(), hyper::Error>(())
-        };
-        tokio::select! {
-            _ = joined => {}
-            () = ended.cancelled() => {}
-        }
-    });
 }
 
 /// 502: the request may or may not have been executed.

@@ -325,8 +325,19 @@ async fn bodies_stream_both_ways_with_chunks_and_continue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgraded_connection_passes_through_and_ends_with_the_freeze() {
+    assert_eq!(upgraded("echo", b"ping").await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_told_to_come_again_when_the_process_moves() {
+    let frame = [0x82, 2, b'h', b'i'];
+    assert_eq!(upgraded("websocket", &frame).await, [0x88, 2, 3, 0xf4]);
+}
+
+/// Says `ping` on an upgraded connection to a worker that echoes it; what comes when the process is frozen then.
+async fn upgraded(protocol: &'static str, ping: &[u8; 4]) -> Vec<u8> {
     let operator = Operator::new();
-    async fn upgrade(mut request: Request) -> impl IntoResponse {
+    let upgrade = move |mut request: Request| async move {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             let mut io = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
@@ -335,18 +346,22 @@ async fn an_upgraded_connection_passes_through_and_ends_with_the_freeze() {
                 io.write_all(&buffer).await.unwrap();
             }
         });
-        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "echo")])
-    }
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", protocol)])
+    };
     let pod = plain(&operator, Router::new().fallback(upgrade)).await;
-    let head = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-    let mut stream = raw(pod.config.data, head).await;
+    let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n");
+    let mut stream = raw(pod.config.data, &head).await;
     assert!(read_until(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 101"));
-    stream.write_all(b"ping").await.unwrap();
-    assert_eq!(read_until(&mut stream, "ping").await, "ping");
+    stream.write_all(ping).await.unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, ping);
     let mut freeze = operator.freeze_command(&pod, 2);
     freeze.capture = false;
     operator.command(&pod, path::FREEZE, &freeze).await.unwrap();
-    assert_eq!(read_until(&mut stream, "nothing: the end").await, "");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    rest
 }
 
 #[tokio::test(flavor = "multi_thread")]
