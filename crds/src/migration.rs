@@ -66,6 +66,8 @@ vocabulary! {
         Recovery = "Recovery",
         /// `spec.vsn` or `spec.template` of the hub changed.
         Upgrade = "Upgrade",
+        /// `spec.hubName` names another hub than that of the owner.
+        Transfer = "Transfer",
     }
 }
 
@@ -94,6 +96,10 @@ pub struct Incarnation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub record_id: Option<String>,
+    /// The hub whose pod it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 34))]
+    pub hub: Option<String>,
 }
 
 /// A migration that is under way.

@@ -28,7 +28,7 @@ use crate::upgrade::FailedUpgrade;
     derive = "Default",
     doc = "HubProcess is one named process of a hub, with one state. Deleting it stops the process.",
     validation = rules::process_name(),
-    validation = rules::hub_is_fixed(),
+    validation = rules::hub_is_fixed_in_a_migration(),
     validation = rules::epoch_never_falls(),
     validation = rules::epoch_is_highest(),
     selectable = ".spec.hubName",
@@ -54,7 +54,8 @@ use crate::upgrade::FailedUpgrade;
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = crate::schema::spec)]
 pub struct HubProcessSpec {
-    /// The hub, of the same namespace, that runs the process.
+    /// The hub, of the same namespace, that runs the process. Another one that is named here takes the process over with
+    /// its state, if it can; until then the former one runs it.
     #[schemars(length(min = 1, max = 34), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub hub_name: String,
     /// Given to the worker when it is activated. At most 16 KiB as JSON.
@@ -147,6 +148,10 @@ pub struct Owner {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 16))]
     pub revision: String,
+    /// The hub whose pod it is. Where `spec.hubName` is another one the process is to be transferred there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 34))]
+    pub hub: String,
 }
 
 impl HubProcessStatus {

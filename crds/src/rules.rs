@@ -124,12 +124,16 @@ pub(crate) fn process_name() -> Rule {
         .reason(Reason::FieldValueInvalid)
 }
 
-/// Covers what must hold in every version, that a process does not change its hub while it migrates.
-pub(crate) fn hub_is_fixed() -> Rule {
+/// A move that is under way goes to one hub. Back to the owner's is always a way: it ends a transfer that is not committed,
+/// and changes nothing of one that is, for then that hub is the new one. An owner whose hub is not written down yet may not
+/// leave it: nobody would know by which key it takes commands.
+pub(crate) fn hub_is_fixed_in_a_migration() -> Rule {
     forbidden(
-        "self.spec.hubName == oldSelf.spec.hubName",
-        "invalid_config: spec.hubName: cannot be changed, a transfer between hubs is not available in this version; \
-         create a process of another name in the other hub",
+        "self.spec.hubName == oldSelf.spec.hubName || !has(oldSelf.status) || (!has(oldSelf.status.migration) && \
+         (!has(oldSelf.status.owner) || has(oldSelf.status.owner.hub))) || (has(oldSelf.status.owner) && \
+         has(oldSelf.status.owner.hub) && oldSelf.status.owner.hub == self.spec.hubName)",
+        "invalid_config: spec.hubName: cannot be changed during a migration, but back to the hub of the owner; wait \
+         until status.migration is gone, or cancel it",
         ".spec.hubName",
     )
 }

@@ -51,6 +51,8 @@ pub struct Assignment {
     /// Why a move or a start that is wanted may not begin; shown on the object. With one of
     /// `NotAMember, NoTargetNodes, Draining` and a wish on the object the wish is refused and removed.
     pub held: Option<Held>,
+    /// Whether the process may leave for the hub that its object names; said by the hub of its owner.
+    pub lets_go: bool,
 }
 
 /// A move that may begin.
@@ -68,6 +70,8 @@ pub struct Go {
     /// The ledger's epoch that it was decided on ([`ProcessFacts::epoch`]). At any other epoch it is void: a move has
     /// begun or ended since, and beginning it again would repeat that move, or skip its back-off.
     pub epoch: Epoch,
+    /// The hub whose pod the new incarnation is to be.
+    pub hub: String,
 }
 
 /// Why nothing begins, in words.
@@ -84,8 +88,10 @@ pub struct Held {
 pub struct ProcessFacts {
     /// The process.
     pub key: ProcessKey,
-    /// Its hub.
+    /// Its hub: that of its owner.
     pub hub: HubKey,
+    /// The hub that its object names, where that is another one.
+    pub bound_for: Option<String>,
     /// The ledger's epoch.
     pub epoch: Epoch,
     /// `spec.nodeName`.
@@ -109,6 +115,8 @@ pub struct ProcessFacts {
     pub settled_by_wish: bool,
     /// The last move that did not succeed, unless a later one did: what a back-off is counted from.
     pub failed: Option<FailedMove>,
+    /// The last transfer, unless it succeeded or was not wanted any more.
+    pub failed_transfer: Option<FailedMove>,
     /// The code that it runs.
     pub code: CodeFacts,
 }
@@ -199,7 +207,7 @@ pub struct FailedMove {
 /// The board on which both loops write. Shared by an `Arc`.
 #[derive(Debug)]
 pub struct Board {
-    assignments: Mutex<BTreeMap<ProcessUid, Assignment>>,
+    assignments: Mutex<BTreeMap<HubKey, BTreeMap<ProcessUid, Assignment>>>,
     facts: Mutex<BTreeMap<HubKey, BTreeMap<ProcessUid, ProcessFacts>>>,
     to_processes: UnboundedSender<ProcessKey>,
     to_hubs: UnboundedSender<HubKey>,
@@ -224,37 +232,64 @@ impl Board {
         (board, Wakeups { processes, hubs })
     }
 
-    /// Writes what the planner wants of a process, and wakes the process loop if that is new. Hub loop only.
-    pub fn assign(&self, process: &ProcessKey, assignment: Assignment) -> bool {
+    /// Writes what the planner of a hub wants of a process, and wakes the process loop if that is new. Hub loop only.
+    pub fn assign(&self, hub: &HubKey, process: &ProcessKey, assignment: Assignment) -> bool {
         let mut assignments = lock(&self.assignments);
-        if assignments.get(&process.uid) == Some(&assignment) {
+        let of_hub = assignments.entry(hub.clone()).or_default();
+        if of_hub.get(&process.uid) == Some(&assignment) {
             return false;
         }
-        assignments.insert(process.uid.clone(), assignment);
+        of_hub.insert(process.uid.clone(), assignment);
         drop(assignments);
         // The receiver is gone only while the operator ends.
         let _ = self.to_processes.unbounded_send(process.clone());
         true
     }
 
-    /// What the planner wants of a process; `None` until it has been planned. Process loop.
-    #[must_use]
-    pub fn assignment(&self, process: &ProcessUid) -> Option<Assignment> {
-        lock(&self.assignments).get(process).cloned()
+    /// Takes back what the planner of a hub said of processes that are none of its business any more. Hub loop only.
+    pub fn withdraw(&self, hub: &HubKey, concerned: impl Fn(&ProcessUid) -> bool) {
+        if let Some(of_hub) = lock(&self.assignments).get_mut(hub) {
+            of_hub.retain(|process, _| concerned(process));
+        }
     }
 
-    /// Writes what was seen of a process, and wakes the hub loop if that is new. Process loop only.
+    /// What the planner of a hub wants of a process; `None` until it has been planned. Process loop.
+    #[must_use]
+    pub fn assignment(&self, hub: &HubKey, process: &ProcessUid) -> Option<Assignment> {
+        lock(&self.assignments).get(hub)?.get(process).cloned()
+    }
+
+    /// Writes what was seen of a process, and wakes the hub loop if that is new: for its hub, the one that it is bound
+    /// for, and one that it has left. Process loop only.
     pub fn report(&self, facts: ProcessFacts) -> bool {
         let mut all = lock(&self.facts);
-        let of_hub = all.entry(facts.hub.clone()).or_default();
-        if of_hub.get(&facts.key.uid) == Some(&facts) {
-            return false;
+        let mut concerned = Vec::new();
+        match all.entry(facts.hub.clone()).or_default().get(&facts.key.uid) {
+            Some(known) if *known == facts => return false,
+            Some(_) => {}
+            None => {
+                concerned
+                    .extend(all.iter_mut().filter_map(|(hub, processes)| {
+                        processes.remove(&facts.key.uid).map(|_| hub.clone())
+                    }));
+            }
         }
-        let hub = facts.hub.clone();
-        of_hub.insert(facts.key.uid.clone(), facts);
+        concerned.push(facts.hub.clone());
+        let namespace = &facts.hub.namespace;
+        let bound_for = facts.bound_for.clone().map(|name| HubKey { namespace: namespace.clone(), name });
+        concerned.extend(bound_for);
+        all.entry(facts.hub.clone()).or_default().insert(facts.key.uid.clone(), facts);
         drop(all);
-        let _ = self.to_hubs.unbounded_send(hub);
+        for hub in concerned {
+            let _ = self.to_hubs.unbounded_send(hub);
+        }
         true
+    }
+
+    /// What was seen of one process of a hub. Hub loop, of another hub that it is bound for.
+    #[must_use]
+    pub fn facts_in(&self, hub: &HubKey, process: &ProcessUid) -> Option<ProcessFacts> {
+        lock(&self.facts).get(hub)?.get(process).cloned()
     }
 
     /// Everything that was seen of the processes of a hub, by UID. A process that is missing has not been observed
@@ -271,7 +306,10 @@ impl Board {
 
     /// Forgets every process that `exists` does not know. Process loop only.
     pub fn retain(&self, exists: impl Fn(&ProcessUid) -> bool) {
-        lock(&self.assignments).retain(|process, _| exists(process));
+        lock(&self.assignments).retain(|_, processes| {
+            processes.retain(|process, _| exists(process));
+            !processes.is_empty()
+        });
         let mut woken = Vec::new();
         lock(&self.facts).retain(|hub, processes| {
             let before = processes.len();
@@ -293,77 +331,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn process(uid: &str) -> ProcessKey {
-        ProcessKey { uid: uid.into(), namespace: "ns".into(), name: format!("p-{uid}") }
-    }
-
-    fn facts(uid: &str, hub: &str) -> ProcessFacts {
-        ProcessFacts {
-            key: process(uid),
-            hub: HubKey { namespace: "ns".into(), name: hub.into() },
-            epoch: Epoch(0),
-            pin: None,
-            wish: None,
-            paused: false,
-            node: None,
-            owner: OwnerState::None,
-            moving: None,
-            capable: None,
-            waiting: Waiting::Placement,
-            settled_by_wish: false,
-            failed: None,
-            code: CodeFacts::default(),
-        }
-    }
-
-    fn go(node: &str) -> Assignment {
-        let go = Go {
-            kind: Kind::HotSwap,
-            node: node.into(),
-            trigger: MigrationTrigger::Rebalance,
-            revision: String::new(),
-            epoch: Epoch(0),
-        };
-        Assignment { go: Some(go), ..Assignment::default() }
-    }
-
-    #[test]
-    fn a_new_assignment_wakes_the_process_once_and_an_equal_one_does_not() {
-        let (board, mut wake) = Board::new();
-        assert_eq!(board.assignment(&"u1".into()), None);
-        assert!(board.assign(&process("u1"), go("n1")));
-        assert!(!board.assign(&process("u1"), go("n1")));
-        assert_eq!(wake.processes.try_recv(), Ok(process("u1")));
-        assert!(wake.processes.try_recv().is_err());
-        assert_eq!(board.assignment(&"u1".into()), Some(go("n1")));
-    }
-
-    #[test]
-    fn facts_are_kept_by_hub_and_wake_the_hub_only_when_they_change() {
-        let (board, mut wake) = Board::new();
-        assert!(board.report(facts("u1", "a")));
-        assert!(!board.report(facts("u1", "a")));
-        assert!(board.report(ProcessFacts { owner: OwnerState::Dead, ..facts("u1", "a") }));
-        let hub = facts("u1", "a").hub;
-        assert_eq!(wake.hubs.try_recv(), Ok(hub.clone()));
-        assert_eq!(wake.hubs.try_recv(), Ok(hub.clone()));
-        assert!(wake.hubs.try_recv().is_err());
-        assert_eq!(board.facts_of(&hub).len(), 1);
-        assert!(board.facts_of(&HubKey { name: "b".into(), ..hub }).is_empty());
-    }
-
-    #[test]
-    fn a_forgotten_process_leaves_nothing_behind_and_its_hub_hears_of_it() {
-        let (board, mut wake) = Board::new();
-        board.report(facts("u1", "a"));
-        board.assign(&process("u1"), go("n1"));
-        let _ = wake.hubs.try_recv();
-        board.forget(&"u1".into());
-        assert_eq!(board.assignment(&"u1".into()), None);
-        assert!(board.facts_of(&facts("u1", "a").hub).is_empty());
-        assert!(wake.hubs.try_recv().is_ok());
-    }
-}
+#[path = "assignments_tests.rs"]
+mod tests;

@@ -26,6 +26,7 @@ pub mod revision;
 mod runtime;
 mod server;
 pub mod sidecar_client;
+pub mod transfer;
 #[cfg(test)]
 mod vocabulary_tests;
 mod watch;

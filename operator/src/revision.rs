@@ -85,6 +85,13 @@ pub fn hub_with<'a>(hub: &'a ProcessHub, revision: &str) -> Option<Cow<'a, Proce
     Some(Cow::Owned(with))
 }
 
+/// The hub's word for the version of one of its codes; empty if it has none.
+#[must_use]
+pub fn vsn(hub: &ProcessHub, revision: &str) -> String {
+    let found = known(hub).iter().find(|known| known.name == revision);
+    found.map(|known| known.vsn.clone()).unwrap_or_default()
+}
+
 /// For people: the version of that code, or its name where it has none.
 #[must_use]
 pub fn label(hub: &ProcessHub, revision: &str) -> String {

@@ -1,5 +1,6 @@
 //! The watches: they fill stores and indexes, and name what has to be looked at again. They decide nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::hub;
 use crate::index::ProcessName;
 use crate::process::incarnation::PodFacts;
 use crate::process::{release, stop};
+use crate::transfer;
 
 /// How often pods that are going are looked at without an event.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -150,10 +152,11 @@ pub(crate) async fn hubs(context: Arc<Context>, mut writer: Writer<ProcessHub>, 
         });
         writer.apply_watcher_event(&event);
         let Some(ProcessName { namespace, name }) = touched(&event).map(named) else { continue };
-        if new {
-            // Processes may have been made before their hub.
+        if new || matches!(event, Event::Delete(_)) {
+            // Processes may have been made before their hub, and be to go to one that is gone.
             let of_hub = |process: &HubProcess| {
-                process.spec.hub_name == name && process.metadata.namespace.as_ref() == Some(&namespace)
+                (process.spec.hub_name == name || transfer::holder(process) == name)
+                    && process.metadata.namespace.as_ref() == Some(&namespace)
             };
             for process in context.stores.processes.state_filter(of_hub) {
                 wake.process(named(&*process));
@@ -167,6 +170,8 @@ pub(crate) async fn hubs(context: Arc<Context>, mut writer: Writer<ProcessHub>, 
 pub(crate) async fn processes(context: Arc<Context>, mut writer: Writer<HubProcess>, wake: Wake) {
     let mut events = readable::<HubProcess>(&context.client);
     while let Some(event) = events.next().await {
+        let known =
+            touched(&event).and_then(|process| context.stores.processes.get(&ObjectRef::from_obj(process)));
         writer.apply_watcher_event(&event);
         if let Event::Delete(process) = &event {
             if context.leadership.valid() {
@@ -179,7 +184,15 @@ pub(crate) async fn processes(context: Arc<Context>, mut writer: Writer<HubProce
         }
         let Some(process) = touched(&event) else { continue };
         let ProcessName { namespace, name } = named(process);
-        wake.hub(HubKey { namespace: namespace.clone(), name: process.spec.hub_name.clone() });
+        // Also the hub that it has left, or is not to come to any more.
+        let concerned: BTreeSet<&str> = [Some(process), known.as_deref()]
+            .into_iter()
+            .flatten()
+            .flat_map(|process| [process.spec.hub_name.as_str(), transfer::holder(process)])
+            .collect();
+        for name in concerned {
+            wake.hub(HubKey { namespace: namespace.clone(), name: name.to_owned() });
+        }
         wake.process(ProcessName { namespace, name });
     }
 }

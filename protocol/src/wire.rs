@@ -3,6 +3,8 @@
 //! Every command is answered with the sidecar's whole [`Report`] after it, or with a [`Refusal`]; so the operator
 //! never has to remember what it asked for.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Direction;
@@ -142,6 +144,18 @@ pub enum ImportReason {
     Handover,
     /// The owner died; this is the newest copy that is left.
     Crash,
+    /// The process leaves its hub for another one, whose pod the target is.
+    Transfer,
+}
+
+/// What a command to one pod carries in [`TOKEN_HEADER`]. Never shown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 /// Another incarnation's sidecar.
@@ -154,6 +168,20 @@ pub struct Peer {
     pub address: String,
     /// Port of its control endpoints.
     pub control_port: u16,
+    /// Port of its process; absent where that is the reader's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_port: Option<u16>,
+    /// What it takes for a command: it may be of a hub with another key. Absent where the reader's own key gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+}
+
+impl Peer {
+    /// A sidecar of the reader's own hub.
+    #[must_use]
+    pub fn of_this_hub(pod: PodUid, address: String, control_port: u16) -> Self {
+        Self { pod, address, control_port, data_port: None, token: None }
+    }
 }
 
 /// What makes a grant expire: it is honoured only by the boot that issued the challenge, and only so long after.
@@ -204,6 +232,9 @@ pub struct StartInfo {
     pub initial: bool,
     /// Whether an owner died before it.
     pub recovery: bool,
+    /// Whether it comes from another hub.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transfer: bool,
     /// `HubProcess.spec.config`, as JSON text; empty for none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub config: String,

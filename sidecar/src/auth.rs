@@ -1,14 +1,15 @@
 //! The one place that decides who is calling, and what a caller shows: so that another identity can replace it.
 //!
 //! Operator and sidecars of one hub share the hub's key. A command carries the HMAC of the UID of the pod that it is
-//! addressed to, so that what is sent to one pod is worth nothing at another.
+//! addressed to, so that what is sent to one pod is worth nothing at another. A sidecar of another hub, between which and
+//! this one a process is transferred, has another key: what that one pod takes is told with its address.
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use processhub_protocol::id::PodUid;
-use processhub_protocol::wire::TOKEN_HEADER;
+use processhub_protocol::wire::{Peer, TOKEN_HEADER};
 use sha2::Sha256;
 
 /// Who sent a request that was authenticated.
@@ -43,6 +44,12 @@ impl Credentials {
         mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The token that a request to this sidecar carries, whichever its hub.
+    #[must_use]
+    pub fn for_peer(&self, peer: &Peer) -> String {
+        peer.token.as_ref().map_or_else(|| self.for_pod(&peer.pod), |token| token.0.clone())
+    }
+
     /// Who sent a request with these headers to `pod`, which is this one. Compares in constant time.
     #[must_use]
     pub fn authenticate(&self, pod: &PodUid, headers: &HeaderMap) -> Option<Caller> {
@@ -75,6 +82,8 @@ fn decode(hex: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use processhub_protocol::wire::Token;
+
     use super::*;
 
     const KEY: &str = "000102030405060708090a0b0c0d0e0f";
@@ -94,6 +103,19 @@ mod tests {
             headers.insert(TOKEN_HEADER, bad.parse().unwrap());
             assert_eq!(credentials.authenticate(&mine, &headers), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_sidecar_of_another_hub_is_shown_what_was_told_of_it() {
+        let (ours, theirs) = (KEY, "ffffffffffffffffffffffffffffffff");
+        let [ours, theirs] = [ours, theirs].map(|key| Credentials::from_hex(key).unwrap());
+        let mut peer = Peer::of_this_hub("a".into(), "10.0.0.1".into(), 9710);
+        assert_eq!(ours.for_peer(&peer), ours.for_pod(&peer.pod));
+        peer.token = Some(Token(theirs.for_pod(&peer.pod)));
+        let mut headers = HeaderMap::new();
+        headers.insert(TOKEN_HEADER, ours.for_peer(&peer).parse().unwrap());
+        assert_eq!(theirs.authenticate(&peer.pod, &headers), Some(Caller::Hub));
+        assert_eq!(format!("{:?}", peer.token), "Some(Token)", "it is not shown");
     }
 
     #[test]

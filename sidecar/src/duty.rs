@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn only_the_record_makes_a_worker_serve() {
-        let to = Peer { pod: "t".into(), address: "1.2.3.4".into(), control_port: 1 };
+        let to = Peer::of_this_hub("t".into(), "1.2.3.4".into(), 1);
         for role in [
             Role::Standby,
             Role::Frozen { epoch: Epoch(3), state: Some(state()), kept: None },

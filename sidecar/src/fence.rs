@@ -53,6 +53,9 @@ pub struct Stored {
     /// configuration says so for every answer.
     #[serde(default)]
     pub exposed: bool,
+    /// Whether what was delivered came from another hub.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transferred: bool,
 }
 
 /// A state that was imported from a source with other code.
@@ -77,6 +80,7 @@ impl Stored {
             foreign: None,
             contract: false,
             exposed: false,
+            transferred: false,
         }
     }
 

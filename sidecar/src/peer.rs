@@ -64,7 +64,7 @@ impl PeerError {
     }
 }
 
-/// The other sidecars of this hub.
+/// The other sidecars of this hub, and of one that a process comes from.
 #[derive(Clone, Debug)]
 pub struct Peers {
     client: Arc<ClientBox>,
@@ -273,7 +273,7 @@ impl Peers {
 
     fn headers(&self, to: &Peer) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Ok(token) = HeaderValue::from_str(&self.credentials.for_pod(&to.pod)) {
+        if let Ok(token) = HeaderValue::from_str(&self.credentials.for_peer(to)) {
             headers.insert(TOKEN_HEADER, token);
         }
         headers

@@ -33,7 +33,11 @@ impl Sidecar {
         };
         let kept = self.keeper.find(state).map_err(unreadable)?;
         let change = stored.change_with(state).cloned();
-        let reason = if change.is_some() { Reason::CodeChange } else { Reason::Handover };
+        let reason = match change {
+            _ if stored.transferred => Reason::Transfer,
+            Some(_) => Reason::CodeChange,
+            None => Reason::Handover,
+        };
         let given = Given { epoch, reason, change, time: ACTIVATE_TIME };
         self.give_kept(&kept, given, instance).await
     }
@@ -167,6 +171,8 @@ fn reason(start: &StartInfo, crashed: bool, thawed: bool, initial: bool) -> Reas
         Reason::Rollback
     } else if initial && start.initial {
         Reason::Start
+    } else if start.transfer {
+        Reason::Transfer
     } else {
         Reason::Handover
     }
@@ -190,6 +196,10 @@ mod tests {
         let first = StartInfo { initial: true, ..StartInfo::default() };
         let recovered = StartInfo { recovery: true, ..StartInfo::default() };
         let moved = StartInfo::default();
+        let transferred = StartInfo { transfer: true, ..StartInfo::default() };
+        assert_eq!(reason(&transferred, false, false, false), Reason::Transfer);
+        assert_eq!(reason(&transferred, false, true, false), Reason::Rollback);
+        assert_eq!(reason(&transferred, true, false, false), Reason::Crash);
         assert_eq!(reason(&first, false, false, true), Reason::Start);
         assert_eq!(reason(&first, true, false, true), Reason::Crash, "it had served and crashed");
         assert_eq!(reason(&recovered, false, false, false), Reason::Crash);

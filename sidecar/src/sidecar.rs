@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use processhub_protocol::contract::Info;
 use processhub_protocol::fence::{self, Record, Role};
 use processhub_protocol::id::{BootId, Epoch, RecordId, Seq};
-use processhub_protocol::wire::{Addressee, Challenge, Failure, Peer};
+use processhub_protocol::wire::{Addressee, Challenge, Failure, Peer, Token};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -218,8 +218,9 @@ impl Sidecar {
     }
 
     pub(crate) fn successor(&self, to: &Peer) -> Option<Successor> {
-        let address = std::net::SocketAddr::new(to.address.parse().ok()?, self.config.data.port());
-        Some(Successor { address, token: self.config.credentials.for_pod(&to.pod) })
+        let port = to.data_port.unwrap_or(self.config.data.port());
+        let address = std::net::SocketAddr::new(to.address.parse().ok()?, port);
+        Some(Successor { address, token: self.config.credentials.for_peer(to) })
     }
 
     /// The successor and its epoch, once it has said that it serves.
@@ -272,6 +273,9 @@ impl Sidecar {
             pod: self.config.pod.clone(),
             address: self.config.control.ip().to_string(),
             control_port: self.config.control.port(),
+            // The peer may be of the hub that the process leaves: another port, another key.
+            data_port: Some(self.config.data.port()),
+            token: Some(Token(self.config.credentials.for_pod(&self.config.pod))),
         }
     }
 

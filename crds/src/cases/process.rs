@@ -56,6 +56,7 @@ pub(super) fn whole() -> Value {
 fn incarnation(epoch: u64) -> Value {
     json!({
         "pod": format!("cart-0-{epoch}"), "uid": "u", "node": "n2", "ip": "10.0.0.2", "epoch": epoch, "recordId": "r",
+        "hub": "cart",
     })
 }
 
@@ -68,7 +69,7 @@ fn with_status(status: Value) -> Value {
 fn owner(epoch: u64) -> Value {
     json!({
         "pod": "cart-0-1", "uid": "u", "recordId": "r", "node": "n1", "ip": "10.0.0.1", "epoch": epoch, "vsn": "1.0",
-        "revision": "0123456789abcdef",
+        "revision": "0123456789abcdef", "hub": "cart",
     })
 }
 
@@ -119,11 +120,24 @@ fn hub_changes() -> Vec<Case> {
         new["spec"] = fields;
         Case { name: name.to_owned(), old: Some(old), new, status: false, expect }
     };
-    let moving = with_status(json!({ "epoch": 2, "owner": owner(1), "migration": migration(2) }));
+    let owned = || with_status(json!({ "epoch": 1, "owner": owner(1) }));
+    let moving = || with_status(json!({ "epoch": 2, "owner": owner(1), "migration": migration(2) }));
+    let mut starting = moving();
+    let mut leaving = moving();
+    let mut unknown = owned();
+    starting["status"].as_object_mut().and_then(|status| status.remove("owner"));
+    unknown["status"]["owner"].as_object_mut().and_then(|owner| owner.remove("hub"));
+    leaving["spec"]["hubName"] = json!("till");
     let words = "invalid_config: spec.hubName: cannot be changed";
+    let to = |hub: &str| json!({ "hubName": hub });
     vec![
-        update("another hub", smallest(), json!({ "hubName": "till" }), refused(words)),
-        update("another hub during a migration", moving, json!({ "hubName": "till" }), refused(words)),
+        update("another hub", smallest(), to("till"), Expect::Accepted),
+        update("another hub than the owner's", owned(), to("till"), Expect::Accepted),
+        update("another hub during a migration", moving(), to("till"), refused(words)),
+        update("another hub during the first start", starting, to("till"), refused(words)),
+        update("a third hub during a transfer", leaving.clone(), to("shop"), refused(words)),
+        update("back during a transfer", leaving, to("cart"), Expect::Accepted),
+        update("another hub while the owner's is not known", unknown, to("till"), refused(words)),
         update(
             "another configuration and node",
             smallest(),

@@ -116,6 +116,9 @@ vocabulary! {
         Deferred = "Deferred",
         /// Progressing=False: the last move was aborted; it is tried again unless the message says otherwise.
         MoveAborted = "MoveAborted",
+        /// Progressing=False: the hub that `spec.hubName` names cannot take the process over, or the hub of the owner does
+        /// not let it go; it stays where it is, and the message says what to do.
+        TransferRefused = "TransferRefused",
         /// Progressing: the owner's pod was deleted and no target can be had; the state is lost at the deadline.
         StateAtRisk = "StateAtRisk",
         /// Progressing=False: a phase or role that this operator does not know; nothing is touched.
@@ -152,6 +155,8 @@ vocabulary! {
         Cancelled = "Cancelled",
         /// The plan no longer wants it, for example after an uncordon; nothing had been frozen.
         Withdrawn = "Withdrawn",
+        /// `spec.hubName` was changed back, or the hub that it named is gone.
+        HubChanged = "HubChanged",
         /// `spec.migration.deadlineSeconds` ran out.
         DeadlineExceeded = "DeadlineExceeded",
         /// The target's pod runs and its worker did not become ready in time.

@@ -73,7 +73,10 @@ fn check_order_of_move(commit: &ProcessVersion, old: &str, new: &str, pods: &[Po
         commit.moving,
         Some((
             MigrationKind::HotSwap,
-            MigrationTrigger::Wish | MigrationTrigger::Rebalance | MigrationTrigger::Pinned
+            MigrationTrigger::Wish
+                | MigrationTrigger::Rebalance
+                | MigrationTrigger::Pinned
+                | MigrationTrigger::Transfer
         ))
     );
     if !calm {

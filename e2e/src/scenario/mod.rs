@@ -13,6 +13,7 @@ mod room;
 mod source;
 mod swaps;
 mod target;
+mod transfer;
 mod upgrades;
 mod wishes;
 
@@ -85,6 +86,8 @@ const LOCAL_USUAL: &[&str] = &[
     "a_source_whose_sidecar_is_killed_while_frozen",
     "requests_longer_than_the_drain_time",
     "a_worker_that_crashes_in_peace",
+    "a_process_is_transferred_to_another_hub",
+    "a_hub_is_deleted_while_its_process_leaves",
     "objects_beyond_their_bounds_are_refused",
     "a_stranger_commands_the_sidecar",
     "a_move_is_six_writes_and_peace_is_none",
@@ -152,6 +155,15 @@ scenarios! {
         upgrades::new_code_is_paused_and_resumed,
         upgrades::new_code_for_a_canary,
         room::a_game_room_moves_with_its_players only Embedded: "its players are in the test itself",
+        transfer::a_process_is_transferred_to_another_hub,
+        transfer::a_transfer_to_a_worker_that_refuses_the_state,
+        transfer::a_transfer_to_a_hub_that_cannot_take_it,
+        transfer::a_replica_is_transferred_once_its_hub_does_without,
+        transfer::a_transfer_whose_target_is_killed_before_the_commit,
+        transfer::two_transfers_in_opposite_directions,
+        transfer::a_transfer_is_wished_twice_and_taken_back,
+        transfer::a_hub_is_deleted_while_its_process_leaves,
+        transfer::a_transfer_to_a_hub_of_cold_swaps,
         account::an_account_in_rust_changes_its_code only Embedded: "the account has no image that clusters pull",
         account::an_account_in_python_changes_its_code only Embedded: "it runs the Python of this machine",
         crashes::a_worker_is_killed_again_and_again_with_sync_checkpoints,
@@ -179,6 +191,7 @@ scenarios! {
         source::a_source_whose_worker_is_killed_while_delivered,
         operator::the_leader_is_killed_in_mid_move,
         operator::a_stale_leader_wakes_up,
+        transfer::the_leader_is_killed_in_mid_transfer,
         operator::processes_serve_without_operator_and_api_server,
         failpoints::the_operator_dies_before_each_effect,
         failpoints::the_operator_dies_after_each_effect,

@@ -147,6 +147,18 @@ impl Trial<'_> {
         .await
     }
 
+    /// Waits until the process is settled in that hub.
+    ///
+    /// # Errors
+    /// When that is not so within two minutes.
+    pub async fn held_by(&self, process: &str, hub: &str) -> Result<()> {
+        self.becomes(process, &format!("of hub {hub}"), |seen| {
+            let owner = seen.status.as_ref().and_then(|status| status.owner.as_ref());
+            is_settled(seen) && owner.is_some_and(|owner| owner.hub == hub)
+        })
+        .await
+    }
+
     /// Waits until the process is settled.
     ///
     /// # Errors

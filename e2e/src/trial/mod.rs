@@ -111,13 +111,36 @@ impl<'a> Trial<'a> {
     /// # Errors
     /// When it is refused.
     pub async fn start_child(&mut self, name: &str, node: Option<&str>) -> Result<()> {
+        self.start(&self.options.name, name, node).await?;
+        self.dynamic += 1;
+        Ok(())
+    }
+
+    /// Creates a process of another hub in the trial's namespace.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn start_child_of(&self, hub: &str, name: &str) -> Result<()> {
+        self.start(hub, name, None).await
+    }
+
+    async fn start(&self, hub: &str, name: &str, node: Option<&str>) -> Result<()> {
         let mut process: HubProcess = serde_json::from_value(json!({
             "apiVersion": "processhub.io/v1alpha1", "kind": "HubProcess",
-            "metadata": {"name": name}, "spec": {"hubName": self.options.name},
+            "metadata": {"name": name}, "spec": {"hubName": hub},
         }))?;
         process.spec.node_name = node.map(str::to_owned);
         self.processes().create(&PostParams::default(), &process).await?;
-        self.dynamic += 1;
+        Ok(())
+    }
+
+    /// Names the hub that is to have the process.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn transfer(&self, process: &str, hub: &str) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": {"hubName": hub}}));
+        self.processes().patch(process, &PatchParams::default(), &patch).await?;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! Each write is conditional on what it was decided on (a UID, a version), and is done through its failpoint. One
 //! object that cannot be written delays no other: the first error is returned when everything has been tried.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -13,11 +13,13 @@ use kube::{Api, Resource, ResourceExt};
 use processhub_crds::vocabulary::{annotation, label};
 use processhub_crds::{HubProcess, HubProcessSpec, ProcessHub};
 
+use super::key;
 use super::observe::{Ownership, Seen, listed_labels, ownership, process_key};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
 use crate::plan::{Child, Children, Plan};
+use crate::transfer;
 
 /// How many writes are under way at once.
 const PARALLEL: usize = 16;
@@ -33,10 +35,14 @@ pub(super) async fn apply(
     plan: &Plan,
 ) -> Result<(), CallError> {
     // No process waits for the writes: what it may do was decided on what is there already.
-    for (name, object) in &seen.objects {
+    let at = key(hub);
+    let concerned: HashSet<&str> =
+        seen.all().filter_map(|(_, object)| object.metadata.uid.as_deref()).collect();
+    context.board.withdraw(&at, |process| concerned.contains(process.0.as_str()));
+    for (name, object) in seen.all() {
         if seen.inputs.processes.get(name).is_some_and(|process| process.facts.is_some()) {
             let assignment = plan.assignments.get(name).cloned().unwrap_or_default();
-            context.board.assign(&process_key(object), assignment);
+            context.board.assign(&at, &process_key(object), assignment);
         }
     }
     let Children { create, update, delete, taken: _, replicas: _, desired: _ } = &plan.children;
@@ -44,7 +50,7 @@ pub(super) async fn apply(
     if seen.inputs.hub.deleting {
         return Ok(());
     }
-    writes.extend(seen.objects.values().filter_map(|object| adoption(hub, object)).map(Write::Adopt));
+    writes.extend(seen.all().filter_map(|(_, object)| adoption(hub, object)).map(Write::Adopt));
     // Fewer before more: scaling from one set of names to another never asks for room for both.
     writes
         .extend(delete.iter().filter_map(|name| seen.objects.get(name)).map(|it| Write::Delete(it.clone())));
@@ -98,13 +104,15 @@ impl Write {
                 call::optional(written).map(|_| ())
             }
             Self::Delete(process) => {
-                let preconditions = Preconditions { uid: process.uid(), resource_version: None };
+                // At the version that was seen: one that was told to leave for another hub meanwhile is not stopped.
+                let preconditions =
+                    Preconditions { uid: process.uid(), resource_version: process.resource_version() };
                 let parameters =
                     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
                 let name = process.name_any();
                 let delete = call::api("delete process", processes.delete(&name, &parameters));
                 match context.failpoints.pass(Point::DeleteProcess, delete).await {
-                    // Gone, or another object of that name.
+                    // Gone, or another object of that name, or one that has changed: the next plan sees which.
                     Ok(_) | Err(CallError::NotFound { .. } | CallError::Conflict { .. }) => Ok(()),
                     Err(error) => Err(error),
                 }
@@ -156,21 +164,44 @@ fn note(keys: &BTreeSet<String>) -> Option<(String, String)> {
     (!keys.is_empty()).then(|| (annotation::LISTED_LABELS.to_owned(), keys.join(",")))
 }
 
-/// The object with the hub among its owners, if it is not there yet: so that it goes when the hub goes.
+/// The object with the hub among its owners, so that it goes when the hub goes, and without what a hub left there that
+/// it came from; `None` if it is so already. A hub to which it is to come is an owner beside the one that has it.
 fn adoption(hub: &ProcessHub, object: &HubProcess) -> Option<HubProcess> {
     if object.metadata.deletion_timestamp.is_some() {
         return None;
     }
+    let mut process = object.clone();
     let controller = hub.controller_owner_ref(&())?;
     let owner = match ownership(hub, object) {
-        Ownership::Managed | Ownership::Dynamic => return None,
-        Ownership::Orphan => controller,
-        Ownership::New => OwnerReference { controller: None, block_owner_deletion: None, ..controller },
+        Ownership::Managed | Ownership::Dynamic => None,
+        Ownership::Orphan => Some(controller),
+        Ownership::New => Some(OwnerReference { controller: None, block_owner_deletion: None, ..controller }),
     };
-    let mut process = object.clone();
-    process.metadata.owner_references.get_or_insert_default().push(owner);
+    process.metadata.owner_references.get_or_insert_default().extend(owner);
+    if transfer::holder(object) == hub.name_any() {
+        leave_behind(hub, &mut process);
+    }
+    let owners = |object: &HubProcess| object.owner_references().to_vec();
+    let is_so = owners(&process) == owners(object)
+        && (process.labels(), process.annotations()) == (object.labels(), object.annotations());
     process.metadata.managed_fields = None;
-    Some(process)
+    (!is_so).then_some(process)
+}
+
+/// Takes away what says that the process is another hub's: a label of that hub would make it a replica of a new one of
+/// its name, and what it was listed with is nobody's list any more.
+fn leave_behind(hub: &ProcessHub, process: &mut HubProcess) {
+    let bound_for = transfer::destination(process).map(str::to_owned);
+    let other = |owner: &OwnerReference| {
+        owner.kind == ProcessHub::kind(&())
+            && owner.name != hub.name_any()
+            && Some(&owner.name) != bound_for.as_ref()
+    };
+    process.metadata.owner_references.get_or_insert_default().retain(|owner| !other(owner));
+    if process.labels().get(label::HUB).is_some_and(|name| *name != hub.name_any()) {
+        process.labels_mut().remove(label::HUB);
+        process.annotations_mut().remove(annotation::LISTED_LABELS);
+    }
 }
 
 #[cfg(test)]

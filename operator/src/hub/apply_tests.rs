@@ -77,3 +77,48 @@ fn a_label_that_is_not_listed_any_more_goes_and_what_others_added_stays() {
     assert!(none.annotations().is_empty());
     assert_eq!(listed_labels(&updated(&none, &child())), ["team".to_owned()].into());
 }
+
+/// A listed process of hub `cart` whose owner is a pod of `held_by`, and which names `wanted`.
+fn listed_of(held_by: &str, wanted: &str) -> HubProcess {
+    let mut object = new(&hub(), "blue", &child());
+    object.spec.hub_name = wanted.into();
+    object.status = serde_json::from_value(json!({ "epoch": 1, "owner": {
+        "pod": "blue-1", "uid": "p", "recordId": "r", "node": "n1", "ip": "", "epoch": 1, "hub": held_by } }))
+    .unwrap();
+    object
+}
+
+fn till() -> ProcessHub {
+    let mut till = hub();
+    (till.metadata.name, till.metadata.uid) = (Some("till".into()), Some("hub-2".into()));
+    till
+}
+
+fn owners(object: &HubProcess) -> Vec<(&str, Option<bool>)> {
+    object.owner_references().iter().map(|owner| (owner.name.as_str(), owner.controller)).collect()
+}
+
+#[test]
+fn a_process_that_is_to_come_has_both_hubs_as_owners_until_it_has_come() {
+    let leaving = listed_of("cart", "till");
+    assert_eq!(adoption(&hub(), &leaving), None, "it is this hub's still");
+    let both = adoption(&till(), &leaving).unwrap();
+    assert_eq!(owners(&both), [("cart", Some(true)), ("till", None)]);
+    assert_eq!((adoption(&hub(), &both), adoption(&till(), &both)), (None, None));
+
+    let mut arrived = both.clone();
+    arrived.status = listed_of("till", "till").status;
+    let settled = adoption(&till(), &arrived).unwrap();
+    assert_eq!(owners(&settled), [("till", None)]);
+    assert_eq!(ownership(&till(), &settled), Ownership::Dynamic);
+    let labels: Vec<_> = settled.labels().keys().collect();
+    assert_eq!(labels, ["team"], "nothing says that a hub made it, or listed it");
+    assert!(settled.annotations().is_empty());
+    assert_eq!(adoption(&till(), &settled), None);
+
+    let mut back = both;
+    back.spec.hub_name = "cart".into();
+    let stayed = adoption(&hub(), &back).unwrap();
+    assert_eq!(owners(&stayed), [("cart", Some(true))], "the wish was taken back");
+    assert_eq!(stayed.labels(), leaving.labels());
+}

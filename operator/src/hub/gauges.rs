@@ -32,7 +32,8 @@ impl Gauges {
             }
         }
         for process in seen.inputs.processes.values() {
-            if let Some(moving) = process.facts.as_ref().and_then(|facts| facts.moving.as_ref()) {
+            // Counted where it comes from.
+            if let Some(moving) = process.moving().filter(|_| !process.arrives()) {
                 *gauges.migrations.entry(phase(moving.phase)).or_default() += 1;
             }
         }
@@ -113,7 +114,8 @@ mod tests {
             }));
             (name.to_owned(), Arc::new(object.unwrap()))
         };
-        Seen { inputs, objects: [object("cart-0", "Moving"), object("cart-1", "Serving")].into() }
+        let objects = [object("cart-0", "Moving"), object("cart-1", "Serving")].into();
+        Seen { inputs, objects, arriving: BTreeMap::new() }
     }
 
     #[test]

@@ -14,10 +14,10 @@ use processhub_protocol::id::ProcessUid;
 
 use super::template::Verdict;
 use super::{key, nodes};
-use crate::assignments::{ProcessFacts, ProcessKey};
+use crate::assignments::{HubKey, ProcessFacts, ProcessKey};
 use crate::context::Context;
-use crate::plan::{self, Child, Inputs, Process, replica};
-use crate::revision;
+use crate::plan::{self, Child, Inputs, Process, Transfer, replica};
+use crate::{revision, transfer};
 
 /// What was seen.
 pub(super) struct Seen {
@@ -25,41 +25,57 @@ pub(super) struct Seen {
     pub inputs: Inputs,
     /// The objects of the hub's processes.
     pub objects: BTreeMap<String, Arc<HubProcess>>,
+    /// The objects of other hubs' processes that are to come here.
+    pub arriving: BTreeMap<String, Arc<HubProcess>>,
+}
+
+impl Seen {
+    /// The objects of the hub's processes, and of those that are to come.
+    pub fn all(&self) -> impl Iterator<Item = (&String, &Arc<HubProcess>)> {
+        self.objects.iter().chain(&self.arriving)
+    }
 }
 
 /// Looks at everything that concerns this hub.
 pub(super) fn observe(context: &Context, hub: &ProcessHub, verdict: &Verdict, now: Timestamp) -> Seen {
     let at = key(hub);
-    let objects: BTreeMap<String, Arc<HubProcess>> = context
+    let (objects, arriving): (BTreeMap<_, _>, BTreeMap<_, _>) = context
         .stores
         .processes
         .state_filter(|process| {
-            process.spec.hub_name == at.name && process.metadata.namespace.as_deref() == Some(&at.namespace)
+            process.metadata.namespace.as_deref() == Some(&at.namespace)
+                && (process.spec.hub_name == at.name || transfer::holder(process) == at.name)
         })
         .into_iter()
         .map(|process| (process.name_any(), process))
-        .collect();
+        .partition(|(_, process)| transfer::holder(process) == at.name);
     let mut facts = context.board.facts_of(&at);
-    let processes = objects
-        .iter()
-        .map(|(name, object)| {
-            let uid = ProcessUid(object.metadata.uid.clone().unwrap_or_default());
-            (name.clone(), process(hub, object, facts.remove(&uid)))
-        })
-        .collect();
+    let own = objects.iter().map(|(name, object)| {
+        let leaves = transfer::destination(object).map(|_| Transfer::Leaving);
+        (name.clone(), process(hub, object, facts.remove(&process_key(object).uid), leaves))
+    });
+    let others = arriving.iter().map(|(name, object)| {
+        let holder = HubKey { name: transfer::holder(object).to_owned(), ..at.clone() };
+        let facts = context.board.facts_in(&holder, &process_key(object).uid);
+        // What its moves within the other hub came to says nothing of this one.
+        let facts = facts.map(|facts| ProcessFacts { failed: facts.failed_transfer.clone(), ..facts });
+        (name.clone(), process(hub, object, facts, Some(Transfer::Arriving)))
+    });
+    let processes = own.chain(others).collect();
     let wanted = wants(hub, verdict);
     let taken = wanted_names(&wanted)
         .filter(|name| !objects.contains_key(name))
         .filter_map(|name| {
             let reference = ObjectRef::<HubProcess>::new(&name).within(&at.namespace);
             let other = context.stores.processes.get(&reference)?;
-            (other.spec.hub_name != at.name).then(|| (name, other.spec.hub_name.clone()))
+            let holder = transfer::holder(&other);
+            (holder != at.name).then(|| (name, holder.to_owned()))
         })
         .collect();
     let nodes =
         context.stores.nodes.state().iter().map(|node| (node.name_any(), nodes::observed(node))).collect();
     let inputs = Inputs { now, hub: wanted, nodes, processes, taken, memory: plan::Memory::default() };
-    Seen { inputs, objects }
+    Seen { inputs, objects, arriving }
 }
 
 /// The key under which the board knows a process.
@@ -99,12 +115,18 @@ pub(super) fn ownership(hub: &ProcessHub, process: &HubProcess) -> Ownership {
     }
 }
 
-fn process(hub: &ProcessHub, object: &HubProcess, facts: Option<ProcessFacts>) -> Process {
+fn process(
+    hub: &ProcessHub,
+    object: &HubProcess,
+    facts: Option<ProcessFacts>,
+    transfer: Option<Transfer>,
+) -> Process {
     let status = object.status.as_ref();
     let node = status.and_then(|status| status.owner.as_ref()).map(|owner| owner.node.clone());
     Process {
         managed: ownership(hub, object) == Ownership::Managed,
         deleting: object.metadata.deletion_timestamp.is_some(),
+        transfer,
         child: Child {
             config: object.spec.config.clone(),
             labels: own_labels(object.labels()),

@@ -122,6 +122,13 @@ fn codes(sources: &Sources<'_>) -> Vec<Revision> {
             let gets = status.migration.as_ref().map(|migration| migration.revision.as_str());
             runs.into_iter().chain(gets)
         })
+        .chain(
+            sources
+                .seen
+                .arriving
+                .values()
+                .filter_map(|object| Some(object.status.as_ref()?.migration.as_ref()?.revision.as_str())),
+        )
         .collect();
     revisions(known, &revision::present(sources.hub), |name| used.contains(name))
 }

@@ -52,7 +52,8 @@ impl Scene {
             (verdict.hub, verdict.reason, verdict.message) = (None, reason, message.to_owned());
         }
         let (_, report) = plan(&self.inputs);
-        let seen = Seen { inputs: self.inputs.clone(), objects: self.objects.clone() };
+        let seen =
+            Seen { inputs: self.inputs.clone(), objects: self.objects.clone(), arriving: BTreeMap::new() };
         let sources = Sources { hub: &self.hub, seen: &seen, verdict: &verdict, report: &report };
         status(&sources, Timestamp::UNIX_EPOCH)
     }

@@ -37,7 +37,7 @@ fn wait(failed: &FailedMove, pressing: bool) -> u64 {
     let doublings = failed.times.saturating_sub(1).min(10);
     match failed.reason {
         _ if pressing => (PRESSING << doublings).min(LONGEST_PRESSING),
-        Some(MoveReason::Withdrawn | MoveReason::Regrant) => 0,
+        Some(MoveReason::Withdrawn | MoveReason::Regrant | MoveReason::HubChanged) => 0,
         Some(MoveReason::Cancelled | MoveReason::ImportRefused) => DEFINITE,
         Some(
             MoveReason::DeadlineExceeded

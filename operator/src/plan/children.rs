@@ -34,26 +34,29 @@ pub fn children(
         wanted.entry(replica(&hub.name, ordinal)).or_default();
     }
     let mut result = Children::default();
-    let dynamic = |name: &String, process: &Process| {
-        !process.managed && !process.deleting && !wanted.contains_key(name)
+    // One that is to arrive is another hub's, which has its name like any other.
+    let own = || processes.iter().filter(|(_, process)| !process.arrives());
+    // One that was taken from the list so that it may leave is not stopped meanwhile.
+    let doomed = |name: &String, process: &Process| {
+        process.managed && !process.deleting && !process.leaves() && !wanted.contains_key(name)
     };
-    let dynamics = processes.iter().filter(|(name, process)| dynamic(name, process)).count();
+    let dynamic = |name: &String, process: &Process| {
+        !doomed(name, process) && !process.deleting && !wanted.contains_key(name)
+    };
+    let dynamics = own().filter(|(name, process)| dynamic(name, process)).count();
     result.desired = u32::try_from(wanted.len() + dynamics).unwrap_or(u32::MAX);
-    result.replicas = count(processes.iter().filter(|(name, process)| {
+    result.replicas = count(own().filter(|(name, process)| {
         !process.deleting && ordinal(&hub.name, name).is_some_and(|ordinal| ordinal < hub.replicas)
     }));
     if hub.deleting || !hub.accepted {
         return result;
     }
 
-    result.delete = processes
-        .iter()
-        .filter(|(name, process)| process.managed && !process.deleting && !wanted.contains_key(*name))
-        .map(|(name, _)| name.clone())
-        .collect();
+    result.delete =
+        own().filter(|(name, process)| doomed(name, process)).map(|(name, _)| name.clone()).collect();
     result.delete.sort_by_key(|name| std::cmp::Reverse((ordinal(&hub.name, name), name.clone())));
     for (name, child) in wanted {
-        match (processes.get(&name), taken.get(&name)) {
+        match (processes.get(&name).filter(|process| !process.arrives()), taken.get(&name)) {
             // A replica has nothing that the hub says of it: what a person put there (a pin, a label) stays.
             (Some(process), _)
                 if hub.listed.contains_key(&name)

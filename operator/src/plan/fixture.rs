@@ -53,6 +53,7 @@ pub(crate) fn facts(name: &str, node: &str) -> ProcessFacts {
     ProcessFacts {
         key: ProcessKey { uid: name.into(), namespace: "shop".into(), name: name.into() },
         hub: HubKey { namespace: "shop".into(), name: "cart".into() },
+        bound_for: None,
         epoch: Epoch(7),
         pin: None,
         wish: None,
@@ -64,6 +65,7 @@ pub(crate) fn facts(name: &str, node: &str) -> ProcessFacts {
         waiting: Waiting::Nothing,
         settled_by_wish: false,
         failed: None,
+        failed_transfer: None,
         code: CodeFacts::default(),
     }
 }

@@ -155,6 +155,12 @@ enum Settled<'a> {
 
 impl<'a> Seen<'a, '_> {
     fn settle(&self, hub: &Hub, name: &'a str, refused: &mut BTreeMap<&'a str, Held>) -> Settled<'a> {
+        if self.process.leaves()
+            && !self.must_leave()
+            && let Some(home) = self.here()
+        {
+            return Settled::Home(home);
+        }
         let facts = self.process.facts.as_ref();
         let pin = self.process.child.pin.as_deref();
         if let Some(wish) = facts.and_then(|facts| facts.wish.as_deref()) {
@@ -176,12 +182,18 @@ impl<'a> Seen<'a, '_> {
         self.unpinned(hub)
     }
 
+    /// Where it is. Whoever is to leave for another hub is moved within this one only if it has to be.
+    fn here(&self) -> Option<Home<'a>> {
+        let node = self.process.owner_node()?;
+        let fit = self.index.contains_key(node);
+        Some(if fit { Home::At { node, by: Authority::Distribution } } else { Home::Stays })
+    }
+
     fn unpinned(&self, hub: &Hub) -> Settled<'a> {
         let owner = self.process.owner_node();
         let slot = |node: Option<&str>| node.and_then(|node| self.index.get(node).copied());
         let staying = owner.is_some_and(|node| self.keeps(node)) && !self.must_leave();
-        let moving = self.process.facts.as_ref().and_then(|facts| facts.moving.as_ref());
-        let under_way = moving.filter(|moving| moving.phase != MovingPhase::Aborted);
+        let under_way = self.process.moving().filter(|moving| moving.phase != MovingPhase::Aborted);
         let target = slot(under_way.map(|moving| moving.to.as_str()));
         if staying && target.is_none() {
             return Settled::Home(Home::Stays);
@@ -308,8 +320,11 @@ impl<'a> Seen<'a, '_> {
         self.owner() == OwnerState::Dead
     }
 
-    /// Whether its incarnation ends, so that it needs another one in any case.
+    /// Whether its incarnation ends, or is of another hub, so that it needs another one in any case.
     fn must_leave(&self) -> bool {
+        if self.process.arrives() {
+            return true;
+        }
         match self.owner() {
             OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
             OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
@@ -319,7 +334,8 @@ impl<'a> Seen<'a, '_> {
     /// The node that its last move failed at, while it is to be avoided, and until when.
     fn refused_by(&self) -> Option<(&str, u64)> {
         let failed = self.process.facts.as_ref()?.failed.as_ref()?;
-        let until = backoff::avoided_until(failed, self.must_leave());
+        let pressing = self.must_leave() && !self.process.arrives();
+        let until = backoff::avoided_until(failed, pressing);
         (until > as_milliseconds(self.inputs.now)).then_some((failed.to.as_str(), until))
     }
 }

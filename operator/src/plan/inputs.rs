@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use processhub_crds::{DistributionStrategy, MigrationStrategy};
+use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger};
 use processhub_protocol::handover::Handover;
 use serde_json::Value;
 
 use super::affinity::Term;
 use super::debounce::Memory;
 use super::rollout::Upgrade;
-use crate::assignments::ProcessFacts;
+use crate::assignments::{Moving, ProcessFacts};
 
 /// Everything that a plan of one hub rests on. Equal inputs give equal plans.
 #[derive(Clone, Debug)]
@@ -151,6 +151,8 @@ pub struct Process {
     pub managed: bool,
     /// Whether its object is being deleted.
     pub deleting: bool,
+    /// Whether it is on its way between this hub and another one.
+    pub transfer: Option<Transfer>,
     /// What its object says.
     pub child: Child,
     /// Node of the owner by the object's status; used while [`Self::facts`] are missing.
@@ -159,7 +161,36 @@ pub struct Process {
     pub facts: Option<ProcessFacts>,
 }
 
+/// Which end of a transfer this hub is. The process is the other one's until the commit, and this one's from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Its object names another hub. It is still one of this hub's, which moves it only if it has to be moved.
+    Leaving,
+    /// Its owner is another hub's, and its object names this one: a place is kept for it here. What is known of its last
+    /// failure is that of its transfer.
+    Arriving,
+}
+
 impl Process {
+    /// Whether it is of another hub and to come here.
+    #[must_use]
+    pub fn arrives(&self) -> bool {
+        self.transfer == Some(Transfer::Arriving)
+    }
+
+    /// Whether it is of this hub and to go to another one.
+    #[must_use]
+    pub fn leaves(&self) -> bool {
+        self.transfer == Some(Transfer::Leaving)
+    }
+
+    /// The move under way that counts in this hub: not one that the other hub makes of its own process.
+    #[must_use]
+    pub fn moving(&self) -> Option<&Moving> {
+        let moving = self.facts.as_ref()?.moving.as_ref()?;
+        (!self.arrives() || moving.trigger == MigrationTrigger::Transfer).then_some(moving)
+    }
+
     /// Node of the owner.
     #[must_use]
     pub fn owner_node(&self) -> Option<&str> {

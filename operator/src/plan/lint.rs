@@ -105,7 +105,8 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
         let stays = facts.node.as_ref() == Some(&go.node);
         let upgrade = &inputs.hub.upgrade;
         let upgrades = go.trigger == MigrationTrigger::Upgrade && upgrade.runs(facts) != go.revision;
-        if stays && facts.owner == OwnerState::Serving && !upgrades {
+        let arrives = go.trigger == MigrationTrigger::Transfer && process.arrives();
+        if stays && facts.owner == OwnerState::Serving && !upgrades && !arrives {
             defects.push(Defect::Nowhere(name.clone()));
         }
         if go.trigger == MigrationTrigger::Upgrade && !super::moves::is_stuck(&inputs.hub, facts) {
@@ -146,7 +147,7 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn under_way(&mut self, process: &'a Process) {
-        let Some(moving) = process.facts.as_ref().and_then(|facts| facts.moving.as_ref()) else { return };
+        let Some(moving) = process.moving() else { return };
         if matches!(moving.kind, Kind::Start | Kind::Recover) {
             return;
         }
@@ -185,7 +186,9 @@ impl<'a> Load<'a> {
         }
         let order =
             |name: &String| (ordinal(&inputs.hub.name, name).is_none(), ordinal(&inputs.hub.name, name));
-        let stays = |(name, process): &(&String, &Process)| !process.deleting && !doomed.contains(name);
+        let stays = |(name, process): &(&String, &Process)| {
+            process.transfer.is_none() && !process.deleting && !doomed.contains(name)
+        };
         let mut names: Vec<&String> = inputs.processes.iter().filter(stays).map(|(name, _)| name).collect();
         names.sort_by_key(|name| (order(name), *name));
         let kept = usize::try_from(upgrade.partition).unwrap_or(usize::MAX).min(names.len());

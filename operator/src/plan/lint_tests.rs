@@ -13,6 +13,7 @@ fn go(node: &str) -> Assignment {
         trigger: MigrationTrigger::Rebalance,
         revision: String::new(),
         epoch: Epoch(7),
+        hub: "cart".into(),
     };
     Assignment { go: Some(go), ..Assignment::default() }
 }

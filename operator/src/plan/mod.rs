@@ -8,6 +8,7 @@ mod affinity;
 mod backoff;
 mod children;
 mod debounce;
+mod farewell;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod homes;
@@ -19,13 +20,15 @@ mod moves;
 pub mod placement;
 mod report;
 mod rollout;
+#[cfg(test)]
+mod transfer_tests;
 
 use std::collections::BTreeMap;
 
 pub use affinity::{Operator, Requirement, Term};
 pub use children::{Children, ordinal, replica};
 pub use debounce::{LOSS_HOLD, Memory, Steadiness};
-pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, Toleration};
+pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, Toleration, Transfer};
 pub use lint::{Defect, lint};
 pub use membership::Fitness;
 pub use moves::Rank;

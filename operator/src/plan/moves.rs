@@ -9,8 +9,9 @@ use processhub_protocol::ledger::{AbortReason, Kind};
 
 use super::backoff;
 use super::debounce::Steadiness;
+use super::farewell::{farewell, paused};
 use super::homes::{Authority, Home, Homes, as_milliseconds};
-use super::inputs::{Hub, Inputs};
+use super::inputs::{Hub, Inputs, Process, Transfer};
 use super::limits::{Blocked, Limits, Travel};
 use super::membership::Fitness;
 use super::rollout::{Rollout, is_outdated};
@@ -29,6 +30,8 @@ pub enum Rank {
     Wish,
     /// The object names another node.
     Pin,
+    /// The object names this hub, and its owner is another hub's.
+    Transfer,
     /// The distribution wants it elsewhere.
     Rebalance,
     /// Its hub has other code, and this is its turn.
@@ -41,7 +44,7 @@ impl Rank {
     pub fn presses(self) -> bool {
         match self {
             Self::Recover | Self::Start | Self::Leaving => true,
-            Self::Wish | Self::Pin | Self::Rebalance | Self::Upgrade(_) => false,
+            Self::Wish | Self::Pin | Self::Transfer | Self::Rebalance | Self::Upgrade(_) => false,
         }
     }
 
@@ -49,7 +52,9 @@ impl Rank {
     fn takes_place(self) -> bool {
         match self {
             Self::Recover | Self::Start => false,
-            Self::Leaving | Self::Wish | Self::Pin | Self::Rebalance | Self::Upgrade(_) => true,
+            Self::Leaving | Self::Wish | Self::Pin | Self::Transfer | Self::Rebalance | Self::Upgrade(_) => {
+                true
+            }
         }
     }
 }
@@ -106,16 +111,18 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
     let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
     for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
-        if let Some(moving) = &facts.moving {
+        if let Some(moving) = process.moving() {
             limits.count(moving);
         }
         if inputs.hub.deleting {
             continue;
         }
-        let step = Step { inputs, fitness, steadiness, rollout, facts, name, home };
-        let mut assignment = match &facts.moving {
-            Some(moving) => step.under_way(moving, &mut result),
-            None => step.at_rest(&mut candidates, &mut result),
+        let step = Step { inputs, fitness, steadiness, rollout, process, facts, name, home };
+        let mut assignment = match (process.moving(), &facts.moving) {
+            (Some(moving), _) => step.under_way(moving, &mut result),
+            // What the hub that it comes from makes of it is not this one's to judge.
+            (None, Some(_)) => Assignment::default(),
+            (None, None) => step.at_rest(&mut candidates, &mut result),
         };
         // That a wish cannot be followed is said before what else it waits for.
         if let Some(refused) = homes.refused.get(name.as_str()) {
@@ -212,9 +219,18 @@ fn go(inputs: &Inputs, facts: &ProcessFacts, node: &str, trigger: MigrationTrigg
         (_, MigrationStrategy::HotSwap) => Kind::HotSwap,
         (_, MigrationStrategy::ColdSwap) => Kind::ColdSwap,
     };
-    // A move keeps the code: what a process does in an emergency is no trial of new code.
-    let revision = if upgrades { &hub.upgrade.present } else { hub.upgrade.keeps(facts) };
-    Go { kind, node: node.to_owned(), trigger, revision: revision.to_owned(), epoch: facts.epoch }
+    // A move keeps the code: what a process does in an emergency is no trial of new code. Who arrives has none of this
+    // hub's.
+    let new = upgrades || trigger == MigrationTrigger::Transfer;
+    let revision = if new { &hub.upgrade.present } else { hub.upgrade.keeps(facts) };
+    Go {
+        kind,
+        node: node.to_owned(),
+        trigger,
+        revision: revision.to_owned(),
+        epoch: facts.epoch,
+        hub: hub.name.clone(),
+    }
 }
 
 /// One process.
@@ -223,6 +239,7 @@ struct Step<'a> {
     fitness: &'a BTreeMap<String, Fitness>,
     steadiness: &'a Steadiness,
     rollout: &'a Rollout<'a>,
+    process: &'a Process,
     facts: &'a ProcessFacts,
     name: &'a str,
     home: &'a Home<'a>,
@@ -233,6 +250,10 @@ impl<'a> Step<'a> {
     /// any case: the machine of the hand-over knows, and here it is only not asked.
     fn under_way(&self, moving: &Moving, result: &mut Moves) -> Assignment {
         let mut assignment = Assignment::default();
+        if self.process.leaves() && moving.trigger == MigrationTrigger::Transfer {
+            // The hub that it goes to knows whether its target is still where it belongs.
+            return assignment;
+        }
         let elsewhere = match self.home {
             Home::At { node, .. } => *node != moving.to,
             Home::Stays | Home::Pending(_) => true,
@@ -245,6 +266,7 @@ impl<'a> Step<'a> {
         }
         // Its target died after the commit: it is recovered as soon as this move has ended.
         if self.facts.owner == OwnerState::Dead
+            && !self.process.arrives()
             && let Home::At { node, .. } = self.home
         {
             let trigger = recovery(self.fitness, self.facts);
@@ -258,14 +280,25 @@ impl<'a> Step<'a> {
         let (node, by) = match self.home {
             Home::At { node, by } => (*node, *by),
             Home::Pending(reason) => {
-                result.pending.push(self.name.to_owned());
+                // Who is to come is pending where it is.
+                if !self.process.arrives() {
+                    result.pending.push(self.name.to_owned());
+                }
                 return held(reason.clone());
             }
+            Home::Stays if self.process.leaves() => return farewell(&self.inputs.hub, self.name, self.facts),
             Home::Stays => return self.stays(),
             Home::Doomed => return Assignment::default(),
         };
-        let Some((rank, trigger)) = self.wanted(node, by) else { return self.upgrade(node, candidates) };
-        result.misplaced += u32::from(rank != Rank::Start);
+        let Some((rank, trigger)) = self.wanted(node, by) else {
+            return match self.process.transfer {
+                Some(Transfer::Leaving) => farewell(&self.inputs.hub, self.name, self.facts),
+                // The other hub has to bring it to where it can be taken over.
+                Some(Transfer::Arriving) => Assignment::default(),
+                None => self.upgrade(node, candidates),
+            };
+        };
+        result.misplaced += u32::from(!matches!(rank, Rank::Start | Rank::Transfer));
         if let Some(reason) = self.suspended(rank) {
             result.suspended.push(self.name.to_owned());
             return held(reason);
@@ -334,6 +367,14 @@ impl<'a> Step<'a> {
 
     /// Whether it has to move to be at `node`, and why.
     fn wanted(&self, node: &str, by: Authority) -> Option<(Rank, MigrationTrigger)> {
+        if self.process.arrives() {
+            return match self.facts.owner {
+                OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
+                    Some((Rank::Transfer, MigrationTrigger::Transfer))
+                }
+                OwnerState::None | OwnerState::Dead | OwnerState::Leaving { .. } => None,
+            };
+        }
         let elsewhere = self.facts.node.as_deref() != Some(node);
         match self.facts.owner {
             OwnerState::None => Some((Rank::Start, MigrationTrigger::Start)),
@@ -370,12 +411,8 @@ impl<'a> Step<'a> {
         if rank.presses() {
             return None;
         }
-        if hub.paused || self.facts.paused {
-            let what = if hub.paused { "hub" } else { "process" };
-            return Some(Held {
-                reason: ProcessReason::Paused,
-                message: format!("the {what} is paused; remove its annotation processhub.io/paused to go on"),
-            });
+        if let Some(held) = paused(hub, self.facts) {
+            return Some(held);
         }
         if rank != Rank::Rebalance {
             return None;
@@ -396,7 +433,12 @@ impl<'a> Step<'a> {
             // A wish is one attempt: one that stands after a failure was made anew.
             Rank::Wish => true,
             Rank::Pin => failed.to != node,
-            Rank::Recover | Rank::Start | Rank::Leaving | Rank::Rebalance | Rank::Upgrade(_) => false,
+            Rank::Recover
+            | Rank::Start
+            | Rank::Leaving
+            | Rank::Transfer
+            | Rank::Rebalance
+            | Rank::Upgrade(_) => false,
         };
         let until = backoff::until(failed, rank.presses());
         let now = as_milliseconds(self.inputs.now);
@@ -418,7 +460,7 @@ impl<'a> Step<'a> {
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
             Rank::Recover | Rank::Start | Rank::Leaving => true,
-            Rank::Wish | Rank::Pin | Rank::Rebalance | Rank::Upgrade(_) => {
+            Rank::Wish | Rank::Pin | Rank::Transfer | Rank::Rebalance | Rank::Upgrade(_) => {
                 self.facts.owner == OwnerState::Serving
             }
         }

@@ -141,7 +141,7 @@ fn a_newer_wish_replaces_the_move_that_is_under_way() {
     inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n2", MovingPhase::Prepared));
     inputs.facts("cart-0").wish = Some("n3".into());
     let plan = plan(&inputs).0;
-    let Assignment { go, give_up, held: _ } = assignment(&plan, "cart-0");
+    let Assignment { go, give_up, held: _, lets_go: _ } = assignment(&plan, "cart-0");
     assert_eq!((go, give_up), (None, Some(AbortReason::Withdrawn)));
 }
 

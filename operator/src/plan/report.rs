@@ -6,7 +6,7 @@ use std::fmt;
 use super::children::Children;
 use super::debounce::{Members, Steadiness};
 use super::homes::{Home, Homes};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Process};
 use super::membership::Fitness;
 use super::moves::Moves;
 use super::rollout::RolloutReport;
@@ -121,7 +121,7 @@ pub(super) fn report(
     }
     placement.load.extend(load.into_iter().map(|(node, load)| (node.to_owned(), load)));
 
-    let under_way = inputs.processes.values().filter_map(|it| it.facts.as_ref()?.moving.as_ref());
+    let under_way = inputs.processes.values().filter_map(Process::moving);
     let moves = MovesReport {
         under_way: count(under_way),
         misplaced: moves.misplaced,

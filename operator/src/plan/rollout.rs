@@ -107,15 +107,14 @@ pub fn rollout<'a>(inputs: &'a Inputs, doomed: &[String]) -> Rollout<'a> {
     let stay: Vec<(&String, &Process)> = inputs
         .processes
         .iter()
-        .filter(|(name, process)| !process.deleting && !doomed.contains(name))
+        .filter(|(name, process)| process.transfer.is_none() && !process.deleting && !doomed.contains(name))
         .collect();
     let mut runs: BTreeMap<&str, u32> = BTreeMap::new();
     for facts in stay.iter().filter_map(|(_, process)| owned(process)) {
         *runs.entry(upgrade.runs(facts)).or_default() += 1;
     }
     // Also of those that are to go: until they are gone they take their places.
-    let all = inputs.processes.values().filter_map(|process| process.facts.as_ref());
-    result.report.changing = all.map(|facts| u32::from(is_changing(facts))).sum();
+    result.report.changing = inputs.processes.values().map(|process| u32::from(is_changing(process))).sum();
     result.report.current = runs.get(upgrade.present.as_str()).copied().unwrap_or(0);
     let all_current = runs.keys().all(|code| *code == upgrade.present);
     for (code, count) in runs {
@@ -161,8 +160,8 @@ fn owned(process: &Process) -> Option<&ProcessFacts> {
 }
 
 /// Whether a move of the process is under way for the sake of its code.
-fn is_changing(facts: &ProcessFacts) -> bool {
-    facts.moving.as_ref().is_some_and(|moving| moving.trigger == MigrationTrigger::Upgrade)
+fn is_changing(process: &Process) -> bool {
+    process.moving().is_some_and(|moving| moving.trigger == MigrationTrigger::Upgrade)
 }
 
 /// Whether a change of code under way is not wanted any more: the hub has yet another code, or keeps this process on the

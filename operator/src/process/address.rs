@@ -9,6 +9,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use processhub_crds::vocabulary::label;
 use processhub_crds::{HubProcess, ProcessHub, Protocol, ServiceKind};
 use processhub_protocol::ledger::PodRef;
+use serde_json::json;
 
 use crate::call::{self, CallError};
 
@@ -32,13 +33,20 @@ pub async fn point(
     let namespace = process.namespace().unwrap_or_default();
     let services = Api::<Service>::namespaced(client.clone(), &namespace);
     let service = service(hub, process);
-    if call::optional(call::api("read Service", services.get_metadata(&service.name_any())).await)?.is_none()
-    {
-        match call::api("create Service", services.create(&PostParams::default(), &service)).await {
+    match call::optional(call::api("read Service", services.get_metadata(&service.name_any())).await)? {
+        None => match call::api("create Service", services.create(&PostParams::default(), &service)).await {
             // Made by an operator that led a moment ago, or by another process of the hub.
             Ok(_) | Err(CallError::Exists { .. }) => {}
             Err(error) => return Err(error),
+        },
+        // It came from another hub. Clients know its port, which stays: the slice says where that leads.
+        Some(known) if known.labels().get(label::HUB) != service.labels().get(label::HUB) => {
+            let patch = json!({ "metadata": { "uid": known.uid(), "labels": service.labels() } });
+            let (name, parameters, patch) =
+                (service.name_any(), PatchParams::default(), Patch::Merge(&patch));
+            call::api("label Service", services.patch_metadata(&name, &parameters, &patch)).await?;
         }
+        Some(_) => {}
     }
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), &namespace);
     let slice = slice(hub, process, pod, ip);

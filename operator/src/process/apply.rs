@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::validate::validate;
+use processhub_crds::vocabulary::MoveReason;
 use processhub_crds::{HubProcess, MigrationTrigger};
 use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid};
@@ -27,7 +28,7 @@ use super::{memory, observe, pod, record, status, tell};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
-use crate::revision;
+use crate::{revision, transfer};
 
 /// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
 pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
@@ -67,7 +68,7 @@ pub(crate) async fn apply(
         }
         Effect::Trial { epoch } => {
             let uid = target_uid(seen)?;
-            let command = trial(seen, &uid, epoch)?;
+            let command = trial(context, seen, &uid, epoch).await?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.trial(&to, &command, COMMAND_PATIENCE).await?) };
             let sent = unless("trial", sent, given_up(context, seen));
@@ -83,7 +84,7 @@ pub(crate) async fn apply(
         }
         Effect::Import { epoch, state, reason } => {
             let uid = target_uid(seen)?;
-            let command = import(seen, &uid, epoch, state, reason)?;
+            let command = import(context, seen, &uid, epoch, state, reason).await?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.import(&to, &command, COMMAND_PATIENCE).await?) };
             let sent = unless("import", sent, given_up(context, seen));
@@ -91,7 +92,7 @@ pub(crate) async fn apply(
         }
         Effect::Activate { epoch, state } => {
             let uid = target_uid(seen)?;
-            let command = activate(context, seen, &uid, epoch, state)?;
+            let command = activate(context, seen, &uid, epoch, state).await?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.activate(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
@@ -106,7 +107,7 @@ pub(crate) async fn apply(
         }
         Effect::HandOn { epoch } => {
             let uid = source_uid(seen)?;
-            let command = hand_on(seen, &uid, epoch)?;
+            let command = hand_on(context, seen, &uid, epoch).await?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.hand_on(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
@@ -174,6 +175,7 @@ async fn write(
     let mut after = seen.clone();
     after.ledger = record::read(&next).map_err(|unknown| missing("write", &unknown.to_string()))?;
     after.object.status = Some(next);
+    after.enter();
     status::refresh(&mut after, after_write(transition), status::Outlook::Expected);
     let written = context.failpoints.pass(point, replace_status(context, &after.object)).await?;
     memory.wrote(&written);
@@ -256,9 +258,14 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
     };
     let status = seen.object.status.as_ref();
     let moved_to = status.and_then(|status| Some(status.migration.as_ref()?.revision.as_str()));
-    let to = seen.label(moved_to.unwrap_or_default());
+    let target_hub = seen.target_hub().unwrap_or(&seen.hub);
+    let to = revision::label(target_hub, moved_to.unwrap_or_default());
     let owner = status.and_then(|status| status.owner.as_ref());
     let from = owner.map_or_else(String::new, |owner| seen.label(&owner.revision));
+    let vsn = revision::vsn(target_hub, moved_to.unwrap_or_default());
+    let prepared = matches!(transition, Transition::Prepare { .. });
+    let holder = || transfer::holder(&seen.object).to_owned();
+    let into = status.and_then(|status| status.migration.as_ref()?.target.hub.clone());
     let said = target_report.map(|report| report.worker.vsn.clone()).unwrap_or_default();
     record::Circumstances {
         process: seen.object.name_any(),
@@ -269,7 +276,10 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
         versions: (from, to),
         source_ip: source.and_then(|pod| seen.ip(&pod.uid)),
         target_ip: target.and_then(|uid| seen.ip(uid)),
-        target_vsn: if said.is_empty() { seen.vsn(moved_to.unwrap_or_default()) } else { said },
+        target_vsn: if said.is_empty() { vsn } else { said },
+        source_hub: source.map_or_else(holder, |pod| seen.hub_of(&pod.uid)),
+        target_hub: if prepared { go.map(|go| go.hub.clone()) } else { into }.unwrap_or_else(holder),
+        cancelled: if seen.is_unwanted_transfer() { MoveReason::HubChanged } else { MoveReason::Cancelled },
         stateless: target_report.is_some_and(|report| report.worker.can_hand_over == Some(false)),
         message: failure.or_else(|| status::target_words(seen)),
         blamed: status::blamed(seen),
@@ -288,7 +298,10 @@ async fn create_pod(
 ) -> Result<Pod, CallError> {
     let revision = seen.object.status.as_ref().and_then(|status| status.migration.as_ref());
     let revision = revision.map_or("", |migration| &migration.revision);
-    let hub = revision::hub_with(&seen.hub, revision)
+    let hub = seen.target_hub().ok_or_else(|| missing("create pod", "the hub that it is for"))?;
+    // Of another hub it may be the first pod, which would not start without.
+    context.key(hub).await?;
+    let hub = revision::hub_with(hub, revision)
         .ok_or_else(|| missing("create pod", &format!("the template of revision {revision}")))?;
     validate(&hub).map_err(|invalid| missing("create pod", &invalid.to_string()))?;
     let blueprint = Blueprint {
@@ -369,7 +382,7 @@ fn given_up<'a>(context: &'a Context, seen: &Observation) -> impl Future<Output 
             if let Some(object) = newer {
                 later.object = (*object).clone();
             }
-            later.assignment = context.board.assignment(&later.uid());
+            later.assignment = observe::assignment(context, &later);
             later.now = Timestamp::now();
             let now = later.give_up();
             if now.is_some() && now != before {

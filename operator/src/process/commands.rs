@@ -8,10 +8,11 @@ use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
 use processhub_protocol::wire::{
     Activate, Addressee, CONTROL_PORT, CodeChange, Freeze, Grant, HandOn, Import, ImportReason, Peer,
-    StartInfo, Trial,
+    StartInfo, Token, Trial,
 };
 
 use super::observation::Observation;
+use super::observe;
 use crate::call::CallError;
 use crate::context::Context;
 use crate::revision;
@@ -27,27 +28,36 @@ pub(super) fn freeze(seen: &Observation, uid: &PodUid, epoch: Epoch, capture: bo
     }
 }
 
-pub(super) fn import(
+pub(super) async fn import(
+    context: &Context,
     seen: &Observation,
     uid: &PodUid,
     epoch: Epoch,
     state: StateId,
     reason: ImportReason,
 ) -> Result<Import, CallError> {
-    let from = source_peer(seen).ok_or_else(|| missing("import", "the source's address"))?;
+    let from = source_peer(context, seen).await?.ok_or_else(|| missing("import", "the source's address"))?;
     Ok(Import {
         to: addressee(seen, uid),
         epoch,
         state,
         from,
         timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
-        reason,
+        reason: match reason {
+            ImportReason::Handover if seen.is_transfer() => ImportReason::Transfer,
+            reason => reason,
+        },
         code_change: code_change(seen),
     })
 }
 
-pub(super) fn trial(seen: &Observation, uid: &PodUid, epoch: Epoch) -> Result<Trial, CallError> {
-    let from = source_peer(seen).ok_or_else(|| missing("trial", "the source's address"))?;
+pub(super) async fn trial(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+) -> Result<Trial, CallError> {
+    let from = source_peer(context, seen).await?.ok_or_else(|| missing("trial", "the source's address"))?;
     let code_change = code_change(seen).ok_or_else(|| missing("trial", "the code that is to be tried"))?;
     Ok(Trial {
         to: addressee(seen, uid),
@@ -65,8 +75,9 @@ pub(super) fn code_change(seen: &Observation) -> Option<CodeChange> {
     if to.is_empty() || to == from {
         return None;
     }
+    // Between hubs there is no older or newer: what its hub does not know is newer.
     let down = is_down(revision::known(&seen.hub), from, to);
-    let extra = &seen.hub.spec.upgrade.extra;
+    let extra = &seen.target_hub().unwrap_or(&seen.hub).spec.upgrade.extra;
     // An object that came as JSON can be written as JSON.
     let text =
         if extra.is_empty() { String::new() } else { serde_json::to_string(extra).unwrap_or_default() };
@@ -77,7 +88,7 @@ pub(super) fn code_change(seen: &Observation) -> Option<CodeChange> {
     })
 }
 
-pub(super) fn activate(
+pub(super) async fn activate(
     context: &Context,
     seen: &Observation,
     uid: &PodUid,
@@ -94,10 +105,11 @@ pub(super) fn activate(
         epoch,
         grant: grant(context, seen, uid)?,
         state,
-        source: source_peer(seen).filter(|peer| !seen.dead.contains_key(&peer.pod)),
+        source: source_peer(context, seen).await?.filter(|peer| !seen.dead.contains_key(&peer.pod)),
         start: StartInfo {
             initial: kind == Some(Kind::Start),
             recovery: kind == Some(Kind::Recover),
+            transfer: seen.is_transfer(),
             config: text.map_err(|error| missing("activate", &error.to_string()))?,
             labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
             may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
@@ -106,10 +118,15 @@ pub(super) fn activate(
 }
 
 /// Where the requests of a sealed source belong, though nobody serves them there yet.
-pub(super) fn hand_on(seen: &Observation, uid: &PodUid, epoch: Epoch) -> Result<HandOn, CallError> {
+pub(super) async fn hand_on(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+) -> Result<HandOn, CallError> {
     let target = target_uid(seen)?;
-    let address = seen.ip(&target).ok_or_else(|| missing("hand-on", "the target's address"))?;
-    let peer = Peer { pod: target, address, control_port: CONTROL_PORT };
+    let peer = peer(context, seen, &target).await?;
+    let peer = peer.ok_or_else(|| missing("hand-on", "the target's address"))?;
     Ok(HandOn { to: addressee(seen, uid), epoch, peer })
 }
 
@@ -129,10 +146,25 @@ pub(super) fn addressee(seen: &Observation, uid: &PodUid) -> Addressee {
     Addressee { process: seen.uid(), pod: uid.clone() }
 }
 
-fn source_peer(seen: &Observation) -> Option<Peer> {
-    let source = seen.ledger.migration.as_ref()?.source.as_ref()?;
-    let address = seen.ip(&source.uid)?;
-    Some(Peer { pod: source.uid.clone(), address, control_port: CONTROL_PORT })
+async fn source_peer(context: &Context, seen: &Observation) -> Result<Option<Peer>, CallError> {
+    match seen.ledger.migration.as_ref().and_then(|migration| migration.source.as_ref()) {
+        Some(source) => peer(context, seen, &source.uid).await,
+        None => Ok(None),
+    }
+}
+
+/// An incarnation as another one is told of it, as it would say itself. `None` without an address.
+async fn peer(context: &Context, seen: &Observation, uid: &PodUid) -> Result<Option<Peer>, CallError> {
+    let Some(address) = seen.ip(uid) else { return Ok(None) };
+    let peer = Peer::of_this_hub(uid.clone(), address, CONTROL_PORT);
+    // The key of a hub that is gone may be as well; then the other one's own is tried.
+    let token = match observe::key_of(context, seen, uid).await {
+        Ok(key) => Some(Token(key.token(uid))),
+        Err(CallError::NotFound { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let data_port = seen.hub_named(&seen.hub_of(uid)).map(|hub| hub.spec.worker.port);
+    Ok(Some(Peer { data_port, token, ..peer }))
 }
 
 pub(super) async fn address(
@@ -141,7 +173,7 @@ pub(super) async fn address(
     uid: &PodUid,
 ) -> Result<Address, CallError> {
     let ip = seen.ip(uid).ok_or_else(|| missing("command", "the pod's address"))?;
-    let key = context.key(&seen.hub).await?;
+    let key = observe::key_of(context, seen, uid).await?;
     Ok(Address { ip, port: CONTROL_PORT, token: key.token(uid) })
 }
 

@@ -1,9 +1,8 @@
 //! What the planner is told of a process. Pure.
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
-use processhub_crds::vocabulary::annotation;
-use processhub_crds::{HubProcessStatus, MigrationResult, MigrationTrigger};
+use processhub_crds::vocabulary::{MoveReason, annotation};
+use processhub_crds::{HubProcessStatus, MigrationResult, MigrationSummary, MigrationTrigger};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
@@ -12,6 +11,7 @@ use super::observation::Observation;
 use crate::assignments::{
     CodeFacts, FailedMove, FailedUpgrade, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
 };
+use crate::transfer;
 
 /// The facts of an observation.
 #[must_use]
@@ -20,7 +20,8 @@ pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
     let status = seen.status();
     ProcessFacts {
         key: ProcessKey { uid: seen.uid(), namespace: name.namespace.clone(), name: name.name },
-        hub: HubKey { namespace: name.namespace, name: seen.hub.name_any() },
+        hub: HubKey { namespace: name.namespace, name: transfer::holder(&seen.object).to_owned() },
+        bound_for: transfer::destination(&seen.object).map(str::to_owned),
         epoch: seen.ledger.epoch,
         pin: seen.object.spec.node_name.clone(),
         wish: seen.annotation(annotation::MOVE_TO).map(str::to_owned),
@@ -32,6 +33,7 @@ pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
         waiting,
         settled_by_wish: settled_by_wish(seen, &status),
         failed: failed(&status),
+        failed_transfer: failed_transfer(&status),
         code: code(&status),
     }
 }
@@ -93,8 +95,19 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
 
 fn settled_by_wish(seen: &Observation, status: &HubProcessStatus) -> bool {
     let node = seen.ledger.owner.as_ref().map(|owner| &owner.pod.node);
-    // New code leaves it where it is.
-    let last = status.history.iter().find(|last| last.trigger != MigrationTrigger::Upgrade);
+    // New code leaves it where it is, and so does a transfer that came to nothing.
+    let last = status.history.iter().find(|last| match last.trigger {
+        MigrationTrigger::Upgrade => false,
+        MigrationTrigger::Transfer => last.result == MigrationResult::Succeeded,
+        MigrationTrigger::Start
+        | MigrationTrigger::Wish
+        | MigrationTrigger::Rebalance
+        | MigrationTrigger::Drain
+        | MigrationTrigger::PodDeleted
+        | MigrationTrigger::NodeLost
+        | MigrationTrigger::Pinned
+        | MigrationTrigger::Recovery => true,
+    });
     last.is_some_and(|last| {
         last.trigger == MigrationTrigger::Wish
             && last.result == MigrationResult::Succeeded
@@ -103,8 +116,22 @@ fn settled_by_wish(seen: &Observation, status: &HubProcessStatus) -> bool {
 }
 
 fn failed(status: &HubProcessStatus) -> Option<FailedMove> {
-    // What the new code could not says nothing of the node, nor of the code that the process runs.
-    let mut moves = status.history.iter().filter(|one| one.trigger != MigrationTrigger::Upgrade);
+    // What the new code or another hub's could not says nothing of the node, nor of the code that the process runs.
+    let aside = |one: &&MigrationSummary| {
+        matches!(one.trigger, MigrationTrigger::Upgrade | MigrationTrigger::Transfer)
+    };
+    failed_in_a_row(status.history.iter().filter(|one| !aside(one)))
+}
+
+fn failed_transfer(status: &HubProcessStatus) -> Option<FailedMove> {
+    let transfers = || status.history.iter().filter(|one| one.trigger == MigrationTrigger::Transfer);
+    // What was not wanted any more is begun anew when it is wanted again.
+    let unwanted = transfers().next().is_some_and(|last| last.reason == Some(MoveReason::HubChanged));
+    if unwanted { None } else { failed_in_a_row(transfers()) }
+}
+
+/// The newest of some moves, if it did not succeed.
+fn failed_in_a_row<'a>(mut moves: impl Iterator<Item = &'a MigrationSummary>) -> Option<FailedMove> {
     let last = moves.next().filter(|last| last.result != MigrationResult::Succeeded)?;
     let in_a_row = 1 + moves.take_while(|one| one.result != MigrationResult::Succeeded).count();
     let at: Timestamp = last.completion_time.0;
@@ -196,6 +223,22 @@ mod tests {
         let facts = facts(&seen, Waiting::Nothing);
         assert_eq!(facts.failed, None, "nothing is said of the node");
         assert!(facts.settled_by_wish);
+    }
+
+    #[test]
+    fn a_transfer_that_failed_counts_for_the_other_hub_alone_and_one_that_is_not_wanted_for_none() {
+        let mut steps = started();
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        steps.push(Transition::Abort { reason: AbortReason::ImportRefused });
+        steps.push(end(MoveResult::Aborted));
+        let mut seen = seen(&steps, 0);
+        seen.object.spec.hub_name = "till".into();
+        seen.object.status.as_mut().unwrap().history[0].trigger = MigrationTrigger::Transfer;
+        let told = facts(&seen, Waiting::Nothing);
+        assert_eq!((told.hub.name.as_str(), told.bound_for.as_deref()), ("cart", Some("till")));
+        assert_eq!((told.failed, told.failed_transfer.unwrap().times), (None, 1));
+        seen.object.status.as_mut().unwrap().history[0].reason = Some(MoveReason::HubChanged);
+        assert_eq!(facts(&seen, Waiting::Nothing).failed_transfer, None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod pod;
 pub mod proof;
 pub mod record;
 pub(crate) mod release;
+pub mod sides;
 pub mod status;
 pub(crate) mod stop;
 mod tell;
@@ -31,7 +32,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::controller::{Action, Config, ReconcileRequest, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use processhub_crds::HubProcess;
+use processhub_crds::{HubProcess, ProcessHub};
 use processhub_protocol::handover::{Effect, Waiting};
 use processhub_protocol::id::ProcessUid;
 use processhub_protocol::ledger::Transition;
@@ -41,6 +42,7 @@ use crate::assignments::HubKey;
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::index::ProcessName;
+use crate::transfer;
 use memory::Memory;
 use observation::Observation;
 
@@ -116,12 +118,10 @@ async fn bring_on(
 ) -> Result<Duration, ReconcileError> {
     let mut object = memory.newest(cached);
     for _ in 0..MAX_CONFLICTS {
-        let key =
-            HubKey { namespace: object.namespace().unwrap_or_default(), name: object.spec.hub_name.clone() };
-        let Some(hub) = context.hub(&key) else {
+        let Some(hubs) = hubs(context, &object) else {
             return Ok(tidy::without_hub(context, object, memory).await?);
         };
-        if !context.owns(&hub) {
+        if !context.owns(&hubs.hub) {
             return Ok(pace::RESYNC);
         }
         let ledger = match record::read(&object.status.clone().unwrap_or_default()) {
@@ -131,13 +131,29 @@ async fn bring_on(
                 return Ok(pace::RESYNC);
             }
         };
-        let mut seen = observe::observe(context, object.clone(), hub, ledger, memory).await?;
+        let mut seen = observe::observe(context, object.clone(), hubs, ledger, memory).await?;
         match steps(context, &mut seen, memory).await {
             Ok(done) => return Ok(tidy::after(context, seen, memory, done).await?),
             Err(Conflict) => object = read_again(context, cached, memory).await?,
         }
     }
     Ok(memory.failed("its status is written by others all the time".to_owned()))
+}
+
+/// The hub that a process is of, and that which it is to be transferred to.
+pub(crate) struct Hubs {
+    pub(crate) hub: Arc<ProcessHub>,
+    pub(crate) destination: Option<Arc<ProcessHub>>,
+}
+
+/// The hubs of a process. One that is gone is stood in for by the one that the process is to go to: somebody's limits are
+/// needed.
+fn hubs(context: &Context, object: &HubProcess) -> Option<Hubs> {
+    let namespace = object.namespace().unwrap_or_default();
+    let find = |name: &str| context.hub(&HubKey { namespace: namespace.clone(), name: name.to_owned() });
+    let destination = transfer::destination(object).and_then(find);
+    let hub = find(transfer::holder(object)).or_else(|| destination.clone())?;
+    Some(Hubs { hub, destination })
 }
 
 /// A write was decided on an older version: nothing was done by it.

@@ -22,7 +22,7 @@ use super::incarnation::{Gravity, PodFacts};
 use super::proof::Proof;
 use crate::assignments::Assignment;
 use crate::index::ProcessName;
-use crate::revision;
+use crate::{revision, transfer};
 
 /// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
 const WAY_MILLISECONDS: u64 = 1000;
@@ -32,8 +32,10 @@ const WAY_MILLISECONDS: u64 = 1000;
 pub struct Observation {
     /// The object, at the version that a write will be compared with.
     pub object: HubProcess,
-    /// Its hub.
+    /// Its hub: that of its owner, or, where that one is gone, the one that it is to be transferred to.
     pub hub: Arc<ProcessHub>,
+    /// The hub that its object names, where that is not the owner's, and is there.
+    pub destination: Option<Arc<ProcessHub>>,
     /// The ledger in its status.
     pub ledger: Ledger,
     /// All pods that carry the process's name, by name; also those of an older object.
@@ -95,8 +97,7 @@ impl Observation {
     /// The hub's word for the version of one of its codes; empty if it has none.
     #[must_use]
     pub fn vsn(&self, revision: &str) -> String {
-        let found = revision::known(&self.hub).iter().find(|known| known.name == revision);
-        found.map(|known| known.vsn.clone()).unwrap_or_default()
+        revision::vsn(&self.hub, revision)
     }
 
     /// Name of the code that the owner runs: one that was started before codes had names runs the first that was named.
@@ -256,7 +257,10 @@ impl Observation {
     /// The move that the planner permits, unless the ledger has gone on since.
     fn intent(&self) -> Option<Intent> {
         let go = self.assignment.as_ref()?.go.as_ref().filter(|go| go.epoch == self.ledger.epoch)?;
-        Some(Intent { kind: go.kind, node: go.node.clone() })
+        let to = self.destination.as_ref().filter(|to| to.name_any() == go.hub);
+        let cold = to.is_some_and(|to| transfer::is_cold(&self.hub, to));
+        let kind = if cold && go.kind == Kind::HotSwap { Kind::ColdSwap } else { go.kind };
+        Some(Intent { kind, node: go.node.clone() })
     }
 
     /// Why the move under way should end: a person's word before a deadline before the planner's.
@@ -266,7 +270,9 @@ impl Observation {
             return None;
         }
         let a_move = matches!(migration.kind, Kind::HotSwap | Kind::ColdSwap);
-        if a_move && self.annotation(annotation::CANCEL_MIGRATION).is_some() {
+        let cancelled =
+            self.annotation(annotation::CANCEL_MIGRATION).is_some() || self.is_unwanted_transfer();
+        if a_move && cancelled {
             return Some(AbortReason::Cancelled);
         }
         let deadline = self.object.status.as_ref()?.migration.as_ref()?.deadline.0;

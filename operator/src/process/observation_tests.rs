@@ -42,6 +42,7 @@ pub(crate) fn seen(transitions: &[Transition], second: i64) -> Observation {
     Observation {
         object,
         hub: Arc::new(hub()),
+        destination: None,
         ledger,
         pods: [("cart-3-1".to_owned(), sighting("cart-3-1", "pod-1", 1))].into(),
         absent: BTreeSet::new(),
@@ -69,6 +70,7 @@ fn go(epoch: u64) -> Assignment {
         trigger: MigrationTrigger::Rebalance,
         revision: String::new(),
         epoch: Epoch(epoch),
+        hub: "cart".into(),
     };
     Assignment { go: Some(go), ..Assignment::default() }
 }
@@ -203,6 +205,7 @@ fn a_pod_above_the_ledger_stops_everything_even_if_the_owner_is_dead() {
         trigger: MigrationTrigger::Recovery,
         revision: String::new(),
         epoch: seen.ledger.epoch,
+        hub: "cart".into(),
     };
     seen.assignment = Some(Assignment { go: Some(go), ..Assignment::default() });
     seen.pods.clear();
@@ -219,4 +222,62 @@ fn a_pod_above_the_ledger_stops_everything_even_if_the_owner_is_dead() {
     Arc::make_mut(&mut other.facts).process = "another".into();
     seen.pods.insert("cart-3-9".into(), other);
     assert!(seen.ahead().is_none());
+}
+
+/// A transfer from hub `cart` to hub `till`, up to these transitions.
+fn transferring(steps: &[Transition]) -> Observation {
+    let mut seen = seen(steps, 0);
+    let mut till = hub();
+    (till.metadata.name, till.metadata.uid) = (Some("till".into()), Some("till-uid".into()));
+    seen.destination = Some(Arc::new(till));
+    seen.object.spec.hub_name = "till".into();
+    let status = seen.object.status.as_mut().unwrap();
+    status.migration.as_mut().unwrap().target.hub = Some("till".into());
+    seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
+    seen
+}
+
+#[test]
+fn each_end_of_a_transfer_is_of_its_own_hub() {
+    let mut seen = transferring(&moving());
+    assert!(seen.is_transfer() && !seen.is_unwanted_transfer());
+    assert_eq!((seen.hub_of(&"pod-1".into()), seen.hub_of(&"pod-2".into())), ("cart".into(), "till".into()));
+    assert_eq!(seen.target_hub().unwrap().name_any(), "till");
+    assert_eq!(seen.hub_named("cart").unwrap().name_any(), "cart");
+    seen.enter();
+    assert_eq!(seen.hub.name_any(), "cart", "not before the commit");
+    seen.object.status.as_mut().unwrap().owner.as_mut().unwrap().hub = "till".into();
+    seen.enter();
+    assert_eq!((seen.hub.name_any(), seen.destination.is_none()), ("till".into(), true));
+    assert!(seen.hub_named("cart").is_none());
+}
+
+#[test]
+fn a_transfer_ends_when_the_object_names_another_hub_or_the_other_one_goes() {
+    let mut seen = transferring(&moving());
+    assert_eq!(seen.give_up(), None);
+    seen.object.spec.hub_name = "cart".into();
+    assert_eq!(seen.give_up(), Some(AbortReason::Cancelled));
+    seen.object.spec.hub_name = "till".into();
+    let till = Arc::make_mut(seen.destination.as_mut().unwrap());
+    till.metadata.deletion_timestamp =
+        serde_json::from_value(serde_json::json!("2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!(seen.give_up(), Some(AbortReason::Cancelled));
+    seen.destination = None;
+    assert_eq!(seen.give_up(), Some(AbortReason::Cancelled));
+}
+
+#[test]
+fn a_transfer_is_cold_where_the_other_hub_is() {
+    let mut seen = transferring(&moving());
+    seen.object.status.as_mut().unwrap().migration = None;
+    let mut go = go(2);
+    go.go.as_mut().unwrap().hub = "till".into();
+    seen.assignment = Some(go);
+    seen.ledger.migration = None;
+    seen.ledger.epoch = Epoch(2);
+    assert_eq!(seen.view().intent.unwrap().kind, Kind::HotSwap);
+    let till = Arc::make_mut(seen.destination.as_mut().unwrap());
+    till.spec.migration.strategy = processhub_crds::MigrationStrategy::ColdSwap;
+    assert_eq!(seen.view().intent.unwrap().kind, Kind::ColdSwap);
 }

@@ -20,12 +20,14 @@ use tokio::time::Instant;
 use super::incarnation::PodFacts;
 use super::memory::{Gone, Memory};
 use super::observation::{Observation, Sighting};
-use super::pod;
 use super::proof::{Evidence, GoneEvidence, NodeEvidence, prove};
-use crate::assignments::HubKey;
+use super::{Hubs, pod};
+use crate::assignments::{Assignment, HubKey};
 use crate::call::{self, CallError};
 use crate::context::Context;
+use crate::credentials::Key;
 use crate::sidecar_client::{Address, SidecarError};
+use crate::transfer::{self, Sides};
 
 /// How long a sidecar may take to say how it is. It answers from memory.
 pub(crate) const REPORT_PATIENCE: Duration = Duration::from_millis(1000);
@@ -39,13 +41,14 @@ const NODE_LEASES: &str = "kube-node-lease";
 pub(crate) async fn observe(
     context: &Context,
     object: HubProcess,
-    hub: Arc<ProcessHub>,
+    hubs: Hubs,
     ledger: Ledger,
     memory: &mut Memory,
 ) -> Result<Observation, CallError> {
     let mut seen = Observation {
         object,
-        hub,
+        hub: hubs.hub,
+        destination: hubs.destination,
         ledger,
         pods: BTreeMap::new(),
         absent: BTreeSet::new(),
@@ -66,7 +69,7 @@ pub(crate) async fn observe(
         .map(|facts| (facts.name.clone(), Sighting { facts, live: false }))
         .collect();
     seen.routed_to = context.routes.of(&name);
-    seen.assignment = context.board.assignment(&seen.uid());
+    seen.assignment = assignment(context, &seen);
     find_missing(context, &mut seen, memory).await?;
     prove_all(context, &mut seen, memory).await?;
     ask(context, &mut seen).await?;
@@ -75,6 +78,22 @@ pub(crate) async fn observe(
         seen.heard = memory.heard;
     }
     Ok(seen)
+}
+
+/// What the planners want of a process, now.
+pub(crate) fn assignment(context: &Context, seen: &Observation) -> Option<Assignment> {
+    let said = |hub: &str| {
+        let key = HubKey { namespace: seen.name().namespace, name: hub.to_owned() };
+        context.board.assignment(&key, &seen.uid())
+    };
+    let holder = transfer::holder(&seen.object);
+    let sides = Sides {
+        from: Some(&*seen.hub).filter(|hub| hub.name_any() == holder),
+        home: said(holder),
+        to: seen.destination.as_deref(),
+        away: transfer::destination(&seen.object).and_then(said),
+    };
+    sides.assignment(&seen.object, &context.options.class)
 }
 
 /// The incarnations that the ledger names, as far as their UIDs are known.
@@ -132,7 +151,9 @@ async fn prove_all(context: &Context, seen: &mut Observation, memory: &mut Memor
         let evidence = Evidence { pod: &facts.uid, facts: Some(&**facts), node, confirmed, gone: None };
         proofs.extend(prove(&evidence).map(|proof| (facts.uid.clone(), proof)));
     }
-    let grace = pod::grace(&seen.hub);
+    // The longer one where two hubs have pods of the process.
+    let hubs = [Some(&seen.hub), seen.destination.as_ref()].into_iter().flatten();
+    let grace = hubs.map(|hub| pod::grace(hub)).max().unwrap_or_default();
     for pod in named(seen) {
         let Some(gone) = memory.gone.get_mut(&pod.uid) else { continue };
         let node = node_evidence(context, Some(&pod.node), &mut nodes).await?;
@@ -205,13 +226,23 @@ async fn ask(context: &Context, seen: &mut Observation) -> Result<(), CallError>
     to_ask.sort();
     to_ask.dedup();
     to_ask.retain(|uid| !seen.dead.contains_key(uid));
-    let key = context.key(&seen.hub).await?;
-    let questions = to_ask.into_iter().filter_map(|uid| {
-        let address = Address { ip: seen.ip(&uid)?, port: CONTROL_PORT, token: key.token(&uid) };
-        Some(async move {
-            let answer = context.sidecars.report(&address, REPORT_PATIENCE).await;
-            (uid, answer)
-        })
+    // Also before there is a pod: it would not start without.
+    context.key(&seen.hub).await?;
+    let mut addresses = Vec::new();
+    for uid in to_ask {
+        let Some(ip) = seen.ip(&uid) else { continue };
+        match key_of(context, seen, &uid).await {
+            Ok(key) => {
+                addresses.push((Address { ip, port: CONTROL_PORT, token: key.token(&uid) }, uid));
+            }
+            // The key went with its hub, which the process was leaving: that pod takes no command any more.
+            Err(CallError::NotFound { .. }) => tracing::warn!(pod = %uid, "the key of its hub is gone"),
+            Err(error) => return Err(error),
+        }
+    }
+    let questions = addresses.into_iter().map(|(address, uid)| async move {
+        let answer = context.sidecars.report(&address, REPORT_PATIENCE).await;
+        (uid, answer)
     });
     let answers = join_all(questions).await;
     for (uid, answer) in answers {
@@ -219,12 +250,28 @@ async fn ask(context: &Context, seen: &mut Observation) -> Result<(), CallError>
             Ok(report) => take_in(seen, &uid, report),
             Err(SidecarError::Refused { refusal, .. }) if refusal.code == RefusalCode::Unauthenticated => {
                 tracing::warn!(pod = %uid, "the sidecar refuses the hub's key; the Secret is read again");
-                context.credentials.forget(&hub_key(&seen.hub));
+                // One of a hub that is gone could not be read again.
+                if let Some(hub) = seen.hub_named(&seen.hub_of(&uid)) {
+                    context.credentials.forget(&hub_key(hub));
+                }
             }
             Err(error) => tracing::debug!(pod = %uid, %error, "no report"),
         }
     }
     Ok(())
+}
+
+/// The key by which this incarnation takes commands: that of the hub whose pod it is.
+pub(crate) async fn key_of(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+) -> Result<Arc<Key>, CallError> {
+    let name = seen.hub_of(uid);
+    match seen.hub_named(&name) {
+        Some(hub) => context.key(hub).await,
+        None => context.credentials.read(&HubKey { namespace: seen.name().namespace, name }).await,
+    }
 }
 
 /// A report counts only for the incarnation that was asked: an address may have been given to another pod.

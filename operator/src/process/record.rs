@@ -100,6 +100,12 @@ pub struct Circumstances {
     pub target_ip: Option<String>,
     /// Version of the target's code, as its worker says.
     pub target_vsn: String,
+    /// The hub whose pod the source is.
+    pub source_hub: String,
+    /// The hub whose pod the target is or is to be.
+    pub target_hub: String,
+    /// What exactly it is that a move was cancelled by.
+    pub cancelled: MoveReason,
     /// Whether the target's worker has no state to lose.
     pub stateless: bool,
     /// For people: what lies behind an abort.
@@ -148,6 +154,7 @@ pub fn write(
                 epoch: owner.epoch.0,
                 vsn: conditions::bounded(&around.target_vsn, MAX_VSN).to_owned(),
                 revision: migration.revision.clone(),
+                hub: around.target_hub.clone(),
             });
         }
         Transition::Abort { reason } => {
@@ -156,6 +163,7 @@ pub fn write(
             aborted.phase = MigrationPhase::Aborted;
             aborted.reason = Some(match reason {
                 AbortReason::TargetFailed => around.blamed,
+                AbortReason::Cancelled => around.cancelled,
                 reason => move_reason(*reason),
             });
             aborted.message = around
@@ -191,6 +199,7 @@ fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumsta
             ip: known,
             epoch: born(&pod.name),
             record_id: owner.map(|owner| owner.record_id.clone()),
+            hub: Some(around.source_hub.clone()).filter(|hub| !hub.is_empty()),
         }
     });
     ActiveMigration {
@@ -204,6 +213,7 @@ fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumsta
             pod: migration.target_name.clone(),
             node: Some(migration.target_node.clone()).filter(|node| !node.is_empty()),
             epoch: migration.epoch.0,
+            hub: Some(around.target_hub.clone()).filter(|hub| !hub.is_empty()),
             ..Incarnation::default()
         },
         revision: around.revision.clone(),
@@ -277,6 +287,7 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
         | MigrationTrigger::Rebalance
         | MigrationTrigger::Pinned
         | MigrationTrigger::Upgrade
+        | MigrationTrigger::Transfer
         | MigrationTrigger::Recovery => LossReason::RecordLost,
     }
 }
@@ -298,6 +309,9 @@ pub(crate) mod tests {
             source_ip: Some("10.0.0.1".into()),
             target_ip: Some("10.0.0.2".into()),
             target_vsn: "1.8".into(),
+            source_hub: "cart".into(),
+            target_hub: "cart".into(),
+            cancelled: MoveReason::Cancelled,
             stateless: false,
             message: Some("because".into()),
             blamed: MoveReason::TargetFailed,
@@ -455,6 +469,28 @@ pub(crate) mod tests {
         steps.push(commit(2, Some(state_id()), None));
         let owner = chain(&steps).owner.unwrap();
         assert_eq!((owner.revision.as_str(), owner.vsn.as_str()), ("new", "1.8"));
+    }
+
+    #[test]
+    fn a_transfer_names_both_hubs_and_the_commit_makes_the_process_the_other_ones() {
+        let mut steps = started();
+        let transfer = Circumstances { target_hub: "till".into(), ..around() };
+        let before = chain(&steps);
+        assert_eq!(before.owner.as_ref().unwrap().hub, "cart");
+        steps.push(prepare(Kind::HotSwap, Some(owner_pod())));
+        let prepared = write(&before, &steps[3], &transfer).unwrap();
+        let migration = prepared.migration.clone().unwrap();
+        let hubs = (migration.source.unwrap().hub, migration.target.hub);
+        assert_eq!(hubs, (Some("cart".into()), Some("till".into())));
+        assert_eq!(prepared.owner.as_ref().unwrap().hub, "cart", "until the commit");
+        let committed = write(&prepared, &commit(2, Some(state_id()), None), &transfer).unwrap();
+        assert_eq!(committed.owner.unwrap().hub, "till");
+        let unwanted = Circumstances { cancelled: MoveReason::HubChanged, ..transfer };
+        let undone = Transition::Abort { reason: AbortReason::Cancelled };
+        let aborted = write(&prepared, &undone, &unwanted).unwrap();
+        assert_eq!(aborted.migration.as_ref().unwrap().reason, Some(MoveReason::HubChanged));
+        assert_eq!(aborted.owner.as_ref().unwrap().hub, "cart");
+        assert_eq!(read(&aborted).unwrap(), read(&prepared).unwrap().after("cart-3", &undone).unwrap());
     }
 
     #[test]

@@ -11,6 +11,8 @@ use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::{Kind, Phase};
 use processhub_protocol::wire;
 
+use kube::ResourceExt;
+
 use super::incarnation::{Gravity, PodFacts, Trouble};
 use super::observation::Observation;
 use super::{facts, pod};
@@ -50,6 +52,12 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
     let mut changed = crashed || status.observed_generation != generation;
     // What could not be done is no matter any more once it runs what it should.
     changed |= current && status.failed_upgrade.take().is_some();
+    // One of before hubs were written down with owners: its object names none other.
+    let nameless = status.owner.as_mut().filter(|owner| owner.hub.is_empty());
+    if let Some(owner) = nameless {
+        owner.hub = seen.hub.name_any();
+        changed = true;
+    }
     status.observed_generation = generation;
     for wanted in wanted {
         changed |= conditions::set(&mut status.conditions, wanted.observed(generation), now);
@@ -219,13 +227,12 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
 fn headline(migration: &ActiveMigration) -> String {
     let to = migration.target.node.as_deref().unwrap_or("?");
     match &migration.source {
-        Some(source) => format!(
-            "{}->{} {}->{to} ({})",
-            source.epoch,
-            migration.target.epoch,
-            source.node.as_deref().unwrap_or("?"),
-            migration.trigger
-        ),
+        Some(source) => {
+            let (from, hub) = (source.node.as_deref().unwrap_or("?"), &migration.target.hub);
+            let hub = hub.as_ref().filter(|hub| source.hub.as_ref().is_some_and(|from| from != *hub));
+            let hub = hub.map_or_else(String::new, |hub| format!(" to hub {hub}"));
+            format!("{}->{} {from}->{to} ({}{hub})", source.epoch, migration.target.epoch, migration.trigger)
+        }
         None => format!("{} on {to} ({})", migration.target.epoch, migration.trigger),
     }
 }
@@ -307,7 +314,10 @@ fn held(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
     let held = seen.assignment.as_ref()?.held.as_ref()?;
     let ended = matches!(
         held.reason,
-        ProcessReason::Paused | ProcessReason::UpgradePending | ProcessReason::HubNotAccepted
+        ProcessReason::Paused
+            | ProcessReason::UpgradePending
+            | ProcessReason::HubNotAccepted
+            | ProcessReason::TransferRefused
     );
     Some((!ended, held.reason, held.message.clone()))
 }

@@ -2,7 +2,7 @@
 
 use kube::Resource;
 use processhub_crds::vocabulary::EventReason;
-use processhub_crds::{ActiveMigration, MigrationKind, MigrationRecord, MigrationResult};
+use processhub_crds::{ActiveMigration, MigrationKind, MigrationRecord, MigrationResult, MigrationTrigger};
 use processhub_protocol::ledger::{AbortReason, Transition};
 
 use super::observation::Observation;
@@ -106,8 +106,10 @@ fn ended(context: &Context, seen: &Observation, last: &MigrationRecord) {
 
 fn way(migration: &ActiveMigration) -> String {
     let to = migration.target.node.as_deref().unwrap_or("?");
+    let hub = migration.target.hub.as_deref().filter(|_| migration.trigger == MigrationTrigger::Transfer);
+    let hub = hub.map_or_else(String::new, |hub| format!(" to hub {hub}"));
     match migration.source.as_ref().and_then(|source| source.node.as_deref()) {
-        Some(from) => format!("{from} to {to} ({})", migration.trigger),
+        Some(from) => format!("{from} to {to} ({}{hub})", migration.trigger),
         None => format!("on {to} ({})", migration.trigger),
     }
 }

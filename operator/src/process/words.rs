@@ -61,7 +61,7 @@ pub fn abort_reason(reason: Option<MoveReason>) -> AbortReason {
     let Some(reason) = reason else { return AbortReason::Withdrawn };
     match reason {
         MoveReason::Regrant => AbortReason::Regrant,
-        MoveReason::Cancelled => AbortReason::Cancelled,
+        MoveReason::Cancelled | MoveReason::HubChanged => AbortReason::Cancelled,
         MoveReason::DeadlineExceeded => AbortReason::DeadlineExceeded,
         MoveReason::StateQueryTimeout => AbortReason::StateQueryTimeout,
         MoveReason::StateTTLExpired => AbortReason::StateTTLExpired,

@@ -47,7 +47,7 @@ pub fn addressee(slot: Slot) -> Addressee {
 
 /// The sidecar in `slot` as others call it.
 pub fn peer(slot: Slot) -> Peer {
-    Peer { pod: uid(slot), address: String::new(), control_port: 0 }
+    Peer::of_this_hub(uid(slot), String::new(), 0)
 }
 
 /// An epoch of the protocol.

@@ -212,6 +212,11 @@ fn a_sealed_source_forwards_and_keeps_its_state() {
     assert_eq!(passing, forwarding(1, 2, Some(7), 2));
     assert_eq!(passing.judge_forward(&forward(1, 2, 2)), Ok(Verdict::InEffect));
     assert_eq!(passing.sealed(), Some(&state(7)));
+    let mut itself = forward(1, 2, 2);
+    itself.peer.data_port = Some(9090);
+    assert_eq!(passing.judge_forward(&itself), Ok(Verdict::InEffect), "the same pod");
+    let told = passing.forward_done(&itself).expect("how it is reached");
+    assert!(matches!(told.role, Role::Forwarding { to, .. } if to == itself.peer));
     let further = passing.forward_done(&forward(1, 3, 3)).expect("to the successor's successor");
     assert_eq!(further, forwarding(1, 3, Some(7), 3));
 }

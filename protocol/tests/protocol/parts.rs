@@ -27,7 +27,7 @@ pub fn record_id(born: u64) -> RecordId {
 }
 
 pub fn peer(born: u64) -> Peer {
-    Peer { pod: uid(born), address: format!("10.0.0.{born}"), control_port: 9710 }
+    Peer::of_this_hub(uid(born), format!("10.0.0.{born}"), 9710)
 }
 
 pub fn to(born: u64) -> Addressee {

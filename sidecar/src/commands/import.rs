@@ -46,7 +46,8 @@ impl Sidecar {
                     let record = stored.record.import_done(&import)?;
                     let state = import.state;
                     let foreign = import.code_change.map(|change| Foreign { state, change });
-                    Ok(Stored { record, foreign, ..stored.clone() })
+                    let transferred = import.reason == ImportReason::Transfer;
+                    Ok(Stored { record, foreign, transferred, ..stored.clone() })
                 });
                 match commit.await {
                     Ok(_) => {
@@ -93,6 +94,7 @@ impl Sidecar {
             ImportReason::Handover if command.code_change.is_some() => Reason::CodeChange,
             ImportReason::Handover => Reason::Handover,
             ImportReason::Crash => Reason::Crash,
+            ImportReason::Transfer => Reason::Transfer,
         };
         let mut attempts = 0;
         loop {

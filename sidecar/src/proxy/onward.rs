@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let to = Peer { pod: "u".into(), address: "10.0.0.7".into(), control_port: 9710 };
+        let to = Peer::of_this_hub("u".into(), "10.0.0.7".into(), 9710);
         let onward = Onward { epoch: Epoch(3), to };
         let mut headers = HeaderMap::new();
         assert_eq!(Onward::read(&headers), None);

@@ -96,7 +96,7 @@ async fn pull(acts: Vec<Act>) -> (Result<bool, PeerError>, Vec<usize>) {
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let keeper = Keeper::open(here.path()).unwrap();
     let peers = Peers::new(Client::new(Arc::new(Tcp)), Credentials::from_hex(KEY).unwrap());
-    let from = Peer { pod: "source".into(), address: address.ip().to_string(), control_port: address.port() };
+    let from = Peer::of_this_hub("source".into(), address.ip().to_string(), address.port());
     let pulled = peers.pull(&from, Epoch(2), &state, &keeper).await;
     let whole = pulled.map(|written| written.manifest == source.manifest && keeper.find(&state).is_ok());
     server.abort();

@@ -138,11 +138,8 @@ impl Pod {
     }
 
     pub fn peer(&self) -> Peer {
-        Peer {
-            pod: self.config.pod.clone(),
-            address: self.config.control.ip().to_string(),
-            control_port: self.config.control.port(),
-        }
+        let control = self.config.control;
+        Peer::of_this_hub(self.config.pod.clone(), control.ip().to_string(), control.port())
     }
 }
 
