@@ -11,6 +11,7 @@ pub use verdict::{Broken, Verdict};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,8 @@ pub struct Trial<'a> {
     /// Processes that were created by hand.
     dynamic: usize,
     began: u64,
+    /// Process and moment, in microseconds since the epoch.
+    disturbed: Mutex<Vec<(String, u64)>>,
 }
 
 impl<'a> Trial<'a> {
@@ -89,6 +92,7 @@ impl<'a> Trial<'a> {
             targets: BTreeMap::new(),
             dynamic: 0,
             began: now(),
+            disturbed: Mutex::default(),
         };
         trial.create_hub(&trial.options).await?;
         Ok(trial)
@@ -199,6 +203,11 @@ impl<'a> Trial<'a> {
             Ok(if so_far >= wanted { Seen::Yes(()) } else { Seen::NotYet(format!("{so_far} of {wanted}")) })
         })
         .await
+    }
+
+    /// From now on the process is disturbed: the verdict says how long its clients then went without an answer.
+    pub fn disturb(&self, process: &str) {
+        self.disturbed.lock().unwrap_or_else(PoisonError::into_inner).push((process.to_owned(), now()));
     }
 
     /// Lets clients begin for every process that has none yet, as far as the options say.
@@ -317,6 +326,7 @@ impl<'a> Trial<'a> {
             usurpers: self.journal.check_ownership(),
             excused,
             span: (self.began, ended),
+            disturbed: self.disturbed.into_inner().unwrap_or_else(PoisonError::into_inner),
         };
         let verdict = evidence.judge();
         self.load.stop().await?;

@@ -311,8 +311,14 @@ impl<'a> Seen<'a, '_> {
     /// Whether its incarnation ends, so that it needs another one in any case.
     fn must_leave(&self) -> bool {
         match self.owner() {
-            OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
-            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
+            OwnerState::Leaving { .. }
+            | OwnerState::Crashed { again: Some(_) }
+            | OwnerState::Dead
+            | OwnerState::None => true,
+            OwnerState::Serving
+            | OwnerState::NotServing
+            | OwnerState::Crashed { again: None }
+            | OwnerState::Unreachable => false,
         }
     }
 

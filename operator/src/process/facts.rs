@@ -8,6 +8,7 @@ use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
 
+use super::crash::{Crash, crash};
 use super::observation::Observation;
 use crate::assignments::{
     CodeFacts, FailedMove, FailedUpgrade, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
@@ -65,7 +66,11 @@ fn owner(seen: &Observation) -> OwnerState {
         (None, _) => OwnerState::Unreachable,
         (Some(_), Some(until)) => OwnerState::Leaving { until },
         (Some(report), None) if report.serving => OwnerState::Serving,
-        (Some(_), None) => OwnerState::NotServing,
+        (Some(report), None) => match crash(seen, report) {
+            Crash::None => OwnerState::NotServing,
+            Crash::Again(from) => OwnerState::Crashed { again: Some(from) },
+            Crash::Exceeded => OwnerState::Crashed { again: None },
+        },
     }
 }
 

@@ -20,9 +20,8 @@ const SLOW: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
     match waiting {
-        Waiting::Nothing | Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => {
-            RESYNC
-        }
+        Waiting::Nothing => at_rest(seen),
+        Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => RESYNC,
         Waiting::Leadership | Waiting::OwnerUnreachable => SLOW,
         Waiting::OldPodGone => old_pod(seen),
         Waiting::Trying | Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => {
@@ -32,6 +31,12 @@ pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
         Waiting::TargetReady | Waiting::Source => START,
         Waiting::Retention => retention(seen),
     }
+}
+
+/// Its kubelet says that the worker has ended; its sidecar, which looks once a second, has not seen it yet.
+fn at_rest(seen: &Observation) -> Duration {
+    let ended = seen.owner_pod().is_some_and(|pod| pod.facts.backing_off.is_some());
+    if ended && seen.owner_report().is_some_and(|report| report.serving) { START } else { RESYNC }
 }
 
 /// A target that cannot start is waited for in no hurry: a change of its pod wakes the process.
@@ -78,6 +83,18 @@ mod tests {
         );
         seen.reports.insert("pod-1".into(), report("pod-1", 2));
         assert_eq!(pace(&seen, Waiting::OldPodGone), COMMAND);
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_is_asked_about_until_its_sidecar_has_seen_it() {
+        let mut seen = seen(&started(), 0);
+        seen.reports.insert("pod-1".into(), report("pod-1", 1));
+        assert_eq!(pace(&seen, Waiting::Nothing), RESYNC);
+        let pod = std::sync::Arc::make_mut(&mut seen.pods.get_mut("cart-3-1").unwrap().facts);
+        pod.backing_off = Some(crate::process::incarnation::BackingOff { ran_seconds: 1 });
+        assert_eq!(pace(&seen, Waiting::Nothing), START);
+        seen.reports.values_mut().for_each(|report| report.serving = false);
+        assert_eq!(pace(&seen, Waiting::Nothing), RESYNC);
     }
 
     #[test]
