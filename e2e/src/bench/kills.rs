@@ -1,7 +1,7 @@
 //! What a crash costs: a worker, its sidecar, both or their pod are killed under load, by class of checkpoint.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -16,6 +16,8 @@ use crate::trial::{HubOptions, Trial, Verdict};
 
 /// How often a worker is killed in a row.
 const OFTEN: usize = 20;
+/// How long the object may take to say what is missing.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is measured.
 #[derive(clap::Args, Clone, Debug)]
@@ -194,7 +196,7 @@ async fn one(site: &Site, victim: Victim, class: Class) -> Result<Row> {
     let hub = format!("kills-{}-{}", victim.to_possible_value().context("no name")?.get_name(), class.word());
     let hub = hub.to_lowercase();
     let process = format!("{hub}-0");
-    let options = HubOptions::of(&hub, 1).spec(json!({
+    let options = HubOptions::of(&hub, 1).environment("COUNTER_FAULTS_BY_CLIENTS", "true").spec(json!({
         "checkpoint": {"class": class.word(), "periodMilliseconds": 200},
         // What is not proven otherwise is taken for dead when the kubelet has had grace period and half a minute.
         "migration": {"stateTTLMilliseconds": 2000, "stateQueryTimeoutMilliseconds": 1000},
@@ -209,16 +211,27 @@ async fn one(site: &Site, victim: Victim, class: Class) -> Result<Row> {
     }
     trial.under_load(50).await?;
     trial.process_settled(&process).await?;
-    let status = trial.processes().get(&process).await?.status.unwrap_or_default();
+    let processes = trial.processes();
     let verdict = trial.finish_excusing(&[&process]).await?;
     let Verdict { excused, .. } = &verdict;
+    let said = async || {
+        let status = processes.get(&process).await?.status.unwrap_or_default();
+        anyhow::Ok(status.may_miss.map(|said| said.from))
+    };
+    // Its sidecar says it when the worker is back, and the operator asks every few seconds.
+    let patience = Instant::now() + PATIENCE;
+    let mut said_from = said().await?;
+    while excused.lost > 0 && said_from.is_none() && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        said_from = said().await?;
+    }
     Ok(Row {
         victim,
         class,
         kills,
         acknowledged: excused.acknowledged,
         missing: excused.lost,
-        said_from: status.may_miss.map(|said| said.from),
+        said_from,
         unknown: excused.unknown,
         refused: excused.errors,
         downtime: verdict.downtime(),

@@ -69,9 +69,9 @@ impl Subject<'_> {
 }
 
 async fn article(site: &Site, hub: &str, example: Example) -> Result<Finding> {
-    let options = HubOptions::of(hub, 2).example(example).driven(1).spec(json!({
-        "checkpoint": {"class": "Sync"}, "worker": {"hold": {"milliseconds": 60_000}},
-    }));
+    let spec = json!({"checkpoint": {"class": "Sync"}, "worker": {"hold": {"milliseconds": 60_000}}});
+    let options = HubOptions::of(hub, 2).example(example).driven(1).spec(spec);
+    let options = options.environment("COUNTER_FAULTS_BY_CLIENTS", "true");
     let trial = Trial::begin(site, hub, options, None).await?;
     let name = format!("{hub}-1");
     let mut subject = Subject { trial, name: name.clone(), example, value: 0 };
