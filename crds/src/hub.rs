@@ -158,6 +158,8 @@ pub struct Worker {
     /// How long requests that are under way at the freeze, or connections that are being closed, may take to end.
     #[schemars(range(min = 0, max = 600_000))]
     pub drain_timeout_milliseconds: u64,
+    /// How often a worker that crashes again and again is started in a new pod.
+    pub restarts: Restarts,
 }
 
 impl Default for Worker {
@@ -168,7 +170,29 @@ impl Default for Worker {
             service: ServiceKind::default(),
             hold: Hold::default(),
             drain_timeout_milliseconds: 5000,
+            restarts: Restarts::default(),
         }
+    }
+}
+
+/// How often a process whose worker crashes again and again is started in a new pod, which takes seconds, before it is left
+/// to its kubelet, which waits longer each time, up to five minutes. More than `max` within `periodSeconds`, as a
+/// supervisor of OTP counts, and no further one is started until the worker has run for that period, its process has been
+/// moved by a wish or given new code, or `max` is raised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Restarts {
+    /// How often within the period; 0 leaves every crash to the kubelet.
+    #[schemars(range(min = 0, max = 100))]
+    pub max: u32,
+    /// The period.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub period_seconds: u64,
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self { max: 30, period_seconds: 600 }
     }
 }
 

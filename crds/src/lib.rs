@@ -27,7 +27,7 @@ pub mod vocabulary;
 pub use hub::{
     Checkpoint, CheckpointClass, Distribution, DistributionStrategy, Failover, Hold, HubMembers, Members,
     Migration, MigrationStrategy, ProcessHub, ProcessHubSpec, ProcessHubStatus, Protocol, Redundancy,
-    RedundancyStrategy, ServiceKind, StaticProcess, Worker,
+    RedundancyStrategy, Restarts, ServiceKind, StaticProcess, Worker,
 };
 pub use migration::{
     ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,

@@ -21,6 +21,8 @@ pub const MAX_MESSAGE: usize = 2048;
 pub const MAX_REVISIONS: usize = 10;
 /// How many finished migrations a process remembers.
 pub const MAX_HISTORY: usize = 5;
+/// How many restarts because of crashes a process remembers; no hub may allow more.
+pub const MAX_RESTARTS: u32 = 100;
 /// How many member names a hub's status lists; the count beside them is always whole.
 pub const MAX_MEMBER_NAMES: usize = 64;
 /// Ports that the sidecar uses in every pod: its own and that of the worker's contract.

@@ -62,6 +62,8 @@ vocabulary! {
         NodeLost = "NodeLost",
         /// `spec.nodeName` names another node.
         Pinned = "Pinned",
+        /// The owner's worker has crashed again, and its kubelet waits before it starts it anew.
+        Crash = "Crash",
         /// The owner is dead or has lost its record for another reason.
         Recovery = "Recovery",
         /// `spec.vsn` or `spec.template` of the hub changed.

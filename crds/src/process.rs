@@ -97,6 +97,11 @@ pub struct HubProcessStatus {
     /// Acknowledged requests that may be missing since a recovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_miss: Option<MayMiss>,
+    /// When it was started in a new pod because its worker had crashed again, oldest first: those that count by the hub's
+    /// `spec.worker.restarts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub restarts: Vec<Time>,
     /// The newest state that the owner kept against a crash, as of the last time that anything else was written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,

@@ -345,7 +345,8 @@ fn check_config(field: &str, config: &BTreeMap<String, Value>, errors: &mut Vec<
 }
 
 fn worker_config(worker: &Worker) -> WorkerConfig {
-    let Worker { port, protocol, service, hold, drain_timeout_milliseconds } = worker;
+    // How often it is restarted is bounded by the schema and has no other form.
+    let Worker { port, protocol, service, hold, drain_timeout_milliseconds, restarts: _ } = worker;
     WorkerConfig {
         port: *port,
         protocol: *protocol,

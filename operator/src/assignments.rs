@@ -149,6 +149,11 @@ pub enum OwnerState {
     Serving,
     /// It is there and does not acknowledge: moving, crashed, waiting for a grant.
     NotServing,
+    /// Its worker has crashed again, its kubelet waits before it starts it, and what it would be given can be moved.
+    Crashed {
+        /// From when on it is started in another pod; never, when the hub's `spec.worker.restarts` are used up.
+        again: Option<Timestamp>,
+    },
     /// Its pod has a deletion timestamp: it has to be elsewhere by then, which makes the move urgent. Stands above
     /// `Serving` and `NotServing`.
     Leaving {

@@ -68,6 +68,8 @@ fn view(live: &Live, role: &Role, gated: bool) -> WorkerView {
         return WorkerView { state: WorkerState::Gated, ..WorkerView::default() };
     }
     let Live { can_hand_over, foreign_contract, .. } = *live;
+    // A state that is kept came from a worker that can hand over; it may not have answered since this sidecar's start.
+    let can_hand_over = can_hand_over.or(matches!(role, Role::Active { kept: Some(_), .. }).then_some(true));
     match &live.worker {
         Seen::Nothing => {
             let state = WorkerState::Unreachable;

@@ -4,7 +4,7 @@ use std::process::Command as Process;
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use processhub_e2e::bench::{footprint, moves};
+use processhub_e2e::bench::{footprint, kills, moves};
 use tokio::runtime::Runtime;
 
 /// What is measured.
@@ -12,6 +12,8 @@ use tokio::runtime::Runtime;
 pub enum Command {
     /// Moves: blackout, client gap and wall time of a rebalance and a drain, under load
     Moves(moves::Options),
+    /// Crashes: workers, sidecars and pods are killed under load; what is missing, who says so, and for how long nobody answers
+    Kills(kills::Options),
     /// Size and idle memory of operator and sidecar, as they are released
     Footprint(footprint::Options),
     /// Placement: 100 000 processes over 1 000 nodes, beside its limit; as the operator is released
@@ -25,6 +27,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Moves(options) => Runtime::new()?.block_on(moves::run(options)),
+        Command::Kills(options) => Runtime::new()?.block_on(kills::run(options)),
         Command::Footprint(options) => Runtime::new()?.block_on(footprint::run(options)),
         Command::Placement => placement(),
     }

@@ -26,6 +26,7 @@ pub(super) fn whole() -> Value {
         },
         "worker": {
             "port": 8080, "protocol": "TCP", "service": "ClusterIP", "drainTimeoutMilliseconds": 5000,
+            "restarts": { "max": 30, "periodSeconds": 600 },
             "hold": { "requests": 256, "bytes": 8_388_608, "milliseconds": 10_000 },
         },
         "members": { "nodeSelector": { "disk": "fast" } },

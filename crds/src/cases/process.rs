@@ -47,6 +47,7 @@ pub(super) fn whole() -> Value {
             "time": "2026-01-01T00:00:00Z",
         },
         "mayMiss": { "from": 7, "to": 8, "reason": "NodeLost", "time": "2026-01-01T00:00:00Z" },
+        "restarts": ["2026-01-01T00:00:00Z"],
         "checkpoint": { "seq": 6, "time": "2026-01-01T00:00:00Z" },
         "conditions": [super::hub::condition()],
     });

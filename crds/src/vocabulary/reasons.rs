@@ -121,6 +121,11 @@ vocabulary! {
         TransferRefused = "TransferRefused",
         /// Progressing: the owner's pod was deleted and no target can be had; the state is lost at the deadline.
         StateAtRisk = "StateAtRisk",
+        /// Progressing: the worker crashes again and again; it is started in a new pod in a moment.
+        Restarting = "Restarting",
+        /// Progressing=False: the worker crashes again and again; `spec.worker.restarts` is used up and its kubelet, which
+        /// waits longer each time, starts it.
+        RestartLimitExceeded = "RestartLimitExceeded",
         /// Progressing=False: a phase or role that this operator does not know; nothing is touched.
         UnknownPhase = "UnknownPhase",
         /// HandoverCapable: the worker speaks the contract and has state.

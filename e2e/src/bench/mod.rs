@@ -1,4 +1,5 @@
 //! What things cost, measured.
 
 pub mod footprint;
+pub mod kills;
 pub mod moves;

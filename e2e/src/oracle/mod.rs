@@ -6,6 +6,6 @@ mod order;
 mod ownership;
 
 pub use account::{Account, Applied, account};
-pub use gaps::{Percentiles, longest_gaps};
+pub use gaps::{Percentiles, gaps_after, longest_gaps};
 pub use order::{Disorder, check_order};
 pub use ownership::{PodVersion, ProcessVersion, check_ownership};

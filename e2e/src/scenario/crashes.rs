@@ -2,17 +2,22 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kube::ResourceExt;
+use processhub_crds::MigrationTrigger;
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::Finding;
 use crate::site::{SIDECAR, Signal, Site};
-use crate::trial::{HubOptions, Trial, Verdict};
+use crate::trial::{HubOptions, Trial, Verdict, condition};
 use crate::wait::{Seen, until};
 
-/// How a worker is ended, one after the other. Its kubelet waits longer each time before it starts it again.
-const WAYS: [Signal; 3] = [Signal::KILL, Signal::ABORT, Signal::TERM];
+/// How a worker is ended, one after the other. Its kubelet waits longer each time before it starts it again. Other signals do
+/// not reach the first process of a container that does not handle them.
+const WAYS: [Signal; 3] = [Signal::KILL, Signal::TERM, Signal::KILL];
+/// A sidecar that ends sooner counts as one that does not start, and is left to the kubelet when that happens in a row.
+const STARTED: Duration = Duration::from_millis(1200);
 
 /// A hub whose sidecars keep checkpoints.
 fn options(name: &str, class: &str) -> HubOptions {
@@ -52,6 +57,7 @@ pub(super) async fn a_sidecar_is_killed_again_and_again(site: &Site) -> Result<F
     let owner = trial.owner("keeper-0").await?;
     for _ in 0..10 {
         trial.under_load(50).await?;
+        sleep(STARTED).await;
         site.signal_children(trial.namespace(), &owner.pod, SIDECAR, Signal::KILL).await?;
     }
     trial.under_load(100).await?;
@@ -87,20 +93,137 @@ pub(super) async fn worker_and_sidecar_are_killed_in_either_order(site: &Site) -
 async fn kill_workers(trial: &Trial<'_>, process: &str) -> Result<()> {
     for signal in WAYS {
         trial.under_load(100).await?;
-        let before = worker(trial, process).await?;
-        trial.site().signal(trial.namespace(), &before.0, "worker", signal).await?;
-        until("another start of the worker", Duration::from_secs(60), async || {
-            let now = worker(trial, process).await?;
-            Ok(if now == before { Seen::NotYet(format!("{now:?}")) } else { Seen::Yes(()) })
-        })
-        .await?;
+        crash_worker(trial, process, signal).await?;
         trial.process_settled(process).await?;
     }
     trial.under_load(200).await
 }
 
+/// Every way out, one after the other, faster than a kubelet would start it again.
+const OFTEN: [Signal; 5] = [Signal::KILL, Signal::ABORT, Signal::TERM, Signal::SEGV, Signal::KILL];
+
+/// Twenty crashes in a row: from the second one on it is started in a new pod where its kubelet would wait, nothing that was
+/// answered is missing, no request is refused, and its neighbour sees nothing of it.
+pub(super) async fn a_worker_crashes_again_and_again(site: &Site) -> Result<Finding> {
+    const CRASHES: usize = 20;
+    let trial = Trial::begin(site, "loop", options("loop", "Sync"), None).await?;
+    let neighbour = trial.owner("loop-1").await?.uid;
+    let mark = site.mark()?;
+    for crash in 0..CRASHES {
+        trial.under_load(60).await?;
+        crash_worker(&trial, "loop-0", OFTEN[crash % OFTEN.len()]).await?;
+        eprintln!("crash {} of {CRASHES} is over", crash + 1);
+    }
+    trial.under_load(60).await?;
+    trial.settled().await?;
+    let writes = site.writes_since(mark)?;
+    let writes = writes.iter().filter(|write| write.is_of_a_move(trial.namespace())).count();
+    let status = trial.processes().get("loop-0").await?.status.unwrap_or_default();
+    ensure!(status.may_miss.is_none(), "a loss is said: {:?}", status.may_miss);
+    let pods = status.restarts.len();
+    ensure!(pods > 0 && pods <= CRASHES, "{pods} new pods for {CRASHES} crashes");
+    let history = status.history.iter().filter(|moved| moved.trigger == MigrationTrigger::Crash);
+    ensure!(history.count() > 0, "no move says that it was for a crash: {:?}", status.history);
+    ensure!(trial.owner("loop-1").await?.uid == neighbour, "another process got another pod");
+    let verdict = trial.finish().await?;
+    let down = verdict.downtime();
+    Ok(format!(
+        "{CRASHES} crashes, {pods} new pods; without an answer p50 {:.0} p99 {:.0} max {:.0} ms; {:.1} writes for each \
+         crash; {}",
+        down.p50,
+        down.p99,
+        down.max,
+        writes as f64 / CRASHES as f64,
+        judge(&verdict)?
+    ))
+}
+
+/// New code dies of its first request: it is given up after as many new pods as the hub allows, and says so; a higher limit
+/// allows more of them, and a template that mends it is given its state.
+pub(super) async fn a_crash_loop_ends_at_its_limit_and_is_mended(site: &Site) -> Result<Finding> {
+    let hub = "mended";
+    let process = "mended-0";
+    let mut options = options(hub, "Sync");
+    options.replicas = 1;
+    options.spec["worker"]["restarts"] = json!({"max": 2, "periodSeconds": 600});
+    let trial = Trial::begin(site, hub, options, None).await?;
+    trial.under_load(100).await?;
+    give_faults(&trial, hub, "crash=increment").await?;
+    let said = trial.says(process, "Progressing", "RestartLimitExceeded").await?;
+    ensure!(said.status == "False" && said.message.contains("spec.worker.restarts"), "{said:?}");
+    let counted = async || {
+        let status = trial.processes().get(process).await?.status.unwrap_or_default();
+        anyhow::Ok((status.restarts.len(), status.epoch))
+    };
+    let (restarts, epoch) = counted().await?;
+    ensure!(restarts == 2, "{restarts} new pods where 2 are allowed");
+    trial.change(json!({"worker": {"restarts": {"max": 3}}})).await?;
+    trial
+        .becomes(process, "in one more pod", |seen| {
+            seen.status.as_ref().is_some_and(|status| status.restarts.len() == 3)
+        })
+        .await?;
+    trial.says(process, "Progressing", "RestartLimitExceeded").await?;
+    ensure!(counted().await?.1 > epoch, "no other pod was begun");
+    give_faults(&trial, hub, "").await?;
+    trial.settled().await?;
+    trial.under_load(100).await?;
+    let status = trial.processes().get(process).await?.status.unwrap_or_default();
+    ensure!(status.restarts.is_empty(), "what counted before the new code counts on: {:?}", status.restarts);
+    ensure!(status.may_miss.is_none(), "a loss is said: {:?}", status.may_miss);
+    let verdict = trial.finish().await?;
+    verdict.check()?;
+    Ok(format!("{}; {}", said.message, verdict.line()))
+}
+
+/// Gives every process code with these faults.
+async fn give_faults(trial: &Trial<'_>, hub: &str, faults: &str) -> Result<()> {
+    let mut template = serde_json::to_value(trial.hubs().get(hub).await?.spec.template)?;
+    let environment = template["spec"]["containers"][0]["env"].as_array_mut().context("no environment")?;
+    environment.retain(|variable| variable["name"] != "COUNTER_FAULTS");
+    if !faults.is_empty() {
+        environment.push(json!({"name": "COUNTER_FAULTS", "value": faults}));
+    }
+    trial.change(json!({"template": template})).await
+}
+
+/// Ends the worker, and waits until another start of it serves.
+pub(crate) async fn crash_worker(trial: &Trial<'_>, process: &str, signal: Signal) -> Result<()> {
+    let before = worker(trial, process).await?;
+    trial.disturb(process);
+    send(trial, &before.0, signal).await?;
+    started_again(trial, process, &before).await
+}
+
+/// Ends the worker of a pod by a signal.
+pub(crate) async fn send(trial: &Trial<'_>, pod: &str, signal: Signal) -> Result<()> {
+    let (site, namespace) = (trial.site(), trial.namespace());
+    site.signal(namespace, pod, "worker", signal).await?;
+    if signal == Signal::SEGV {
+        // A program in Rust looks whether its stack has overflowed, goes on as it has not, and is ended by the next one.
+        // Another program has ended by now.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        site.signal(namespace, pod, "worker", signal).await.ok();
+    }
+    Ok(())
+}
+
+/// Waits until another start of the worker than that one serves.
+pub(crate) async fn started_again(trial: &Trial<'_>, process: &str, before: &(String, i32)) -> Result<()> {
+    until("another start of the worker", Duration::from_secs(120), async || {
+        let now = worker(trial, process).await?;
+        Ok(if now == *before { Seen::NotYet(format!("{now:?}")) } else { Seen::Yes(()) })
+    })
+    .await?;
+    trial
+        .becomes(process, "ready", |seen| {
+            condition(seen, "Ready").is_some_and(|condition| condition.status == "True")
+        })
+        .await
+}
+
 /// The pod that owns the process, and how often the worker was started again in it.
-async fn worker(trial: &Trial<'_>, process: &str) -> Result<(String, i32)> {
+pub(crate) async fn worker(trial: &Trial<'_>, process: &str) -> Result<(String, i32)> {
     let owner = trial.owner(process).await?.pod;
     let pods = trial.pods(process).await?;
     let status = pods.into_iter().find(|pod| pod.name_any() == owner).and_then(|pod| pod.status);

@@ -8,6 +8,7 @@ mod hub;
 mod input;
 mod nodes;
 mod operator;
+mod peeper;
 mod pods;
 mod room;
 mod source;
@@ -16,6 +17,8 @@ mod target;
 mod transfer;
 mod upgrades;
 mod wishes;
+
+pub(crate) use crashes::{send, started_again, worker};
 
 use std::pin::Pin;
 
@@ -170,6 +173,10 @@ scenarios! {
         crashes::a_worker_is_killed_again_and_again_with_async_checkpoints,
         crashes::a_sidecar_is_killed_again_and_again,
         crashes::worker_and_sidecar_are_killed_in_either_order,
+        crashes::a_worker_crashes_again_and_again,
+        crashes::a_crash_loop_ends_at_its_limit_and_is_mended,
+        peeper::a_counter_keeps_its_state_as_in_the_article_on_peeper,
+        peeper::an_account_in_python_keeps_its_state_as_in_the_article_on_peeper only Embedded: "it runs the Python of this machine",
         input::objects_beyond_their_bounds_are_refused,
         input::names_that_are_taken,
         input::templates_that_cannot_be_used,

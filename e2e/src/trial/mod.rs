@@ -12,6 +12,7 @@ pub use verdict::{Broken, Verdict};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +46,8 @@ pub struct Trial<'a> {
     /// Processes that were created by hand.
     dynamic: usize,
     began: u64,
+    /// Process and moment, in microseconds since the epoch.
+    disturbed: Mutex<Vec<(String, u64)>>,
 }
 
 impl<'a> Trial<'a> {
@@ -90,6 +93,7 @@ impl<'a> Trial<'a> {
             targets: BTreeMap::new(),
             dynamic: 0,
             began: now(),
+            disturbed: Mutex::default(),
         };
         trial.create_hub(&trial.options).await?;
         Ok(trial)
@@ -231,6 +235,11 @@ impl<'a> Trial<'a> {
         .await
     }
 
+    /// From now on the process is disturbed: the verdict says how long its clients then went without an answer.
+    pub fn disturb(&self, process: &str) {
+        self.disturbed.lock().unwrap_or_else(PoisonError::into_inner).push((process.to_owned(), now()));
+    }
+
     /// Lets clients begin for every process that has none yet, as far as the options say.
     ///
     /// # Errors
@@ -347,6 +356,7 @@ impl<'a> Trial<'a> {
             usurpers: self.journal.check_ownership(),
             excused,
             span: (self.began, ended),
+            disturbed: self.disturbed.into_inner().unwrap_or_else(PoisonError::into_inner),
         };
         let verdict = evidence.judge();
         self.load.stop().await?;

@@ -6,7 +6,9 @@ use anyhow::{Result, bail};
 
 use crate::load::Operation;
 use crate::moves::Move;
-use crate::oracle::{Account, Applied, Disorder, Percentiles, account, check_order, longest_gaps};
+use crate::oracle::{
+    Account, Applied, Disorder, Percentiles, account, check_order, gaps_after, longest_gaps,
+};
 
 /// A promise was broken: something lost, duplicated, out of order, or owned twice. Never excused by another try.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +36,8 @@ pub struct Verdict {
     pub moves: Vec<Move>,
     /// For each process the longest time, in milliseconds, without any answer.
     pub gaps: BTreeMap<String, f64>,
+    /// For each time that a process was disturbed, the time in milliseconds without any answer.
+    pub downtimes: Vec<f64>,
     /// Processes whose ballast did not come through whole.
     pub torn: Vec<String>,
     /// What the objects showed of owners and orders that must not be.
@@ -112,6 +116,12 @@ impl Verdict {
         )
     }
 
+    /// How long clients went without an answer after each disturbance.
+    #[must_use]
+    pub fn downtime(&self) -> Percentiles {
+        Percentiles::of(self.downtimes.clone())
+    }
+
     /// Longest gaps that clients saw, of the processes that moved.
     #[must_use]
     pub fn client_gap(&self) -> Percentiles {
@@ -137,11 +147,17 @@ pub(super) struct Evidence<'a> {
     pub(super) excused: &'a [&'a str],
     /// The time that counts, in microseconds since the epoch.
     pub(super) span: (u64, u64),
+    /// Which processes were disturbed, and when.
+    pub(super) disturbed: Vec<(String, u64)>,
 }
 
 impl Evidence<'_> {
     pub(super) fn judge(self) -> Verdict {
-        let Self { history, applied, moves, mut torn, usurpers, excused, span: (from, to) } = self;
+        let Self { history, applied, moves, mut torn, usurpers, excused, span: (from, to), disturbed } = self;
+        let mut moments: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (process, at) in disturbed {
+            moments.entry(process).or_default().push(at);
+        }
         let (forced, calm): (Vec<_>, Vec<_>) =
             history.iter().cloned().partition(|operation| excused.contains(&operation.process.as_str()));
         let of = |is_excused: bool| -> HashMap<String, Applied> {
@@ -156,6 +172,7 @@ impl Evidence<'_> {
             // The objects count in seconds.
             moves: moves.into_iter().filter(|moved| moved.ended + 1_000_000 > from).collect(),
             gaps: longest_gaps(history, from, to),
+            downtimes: moments.iter().flat_map(|(process, at)| gaps_after(history, process, at)).collect(),
             torn,
             usurpers,
         }

@@ -213,9 +213,11 @@ impl<'a> Seen<'a, '_> {
         {
             return Settled::Home(Home::At { node: &moving.to, by: Authority::Wish });
         }
-        // Sent there by a person, and nothing has changed since but perhaps its code, which changes in place.
+        // Sent there by a person, and nothing has changed since but perhaps its code or its pod, where it is.
         if self.process.facts.as_ref().is_some_and(|facts| facts.settled_by_wish)
-            && under_way.is_none_or(|moving| moving.trigger == MigrationTrigger::Upgrade)
+            && under_way.is_none_or(|moving| {
+                matches!(moving.trigger, MigrationTrigger::Upgrade | MigrationTrigger::Crash)
+            })
             && !self.must_leave()
             && let Some(node) = owner
             && slot(owner).is_some()
@@ -326,8 +328,14 @@ impl<'a> Seen<'a, '_> {
             return true;
         }
         match self.owner() {
-            OwnerState::Leaving { .. } | OwnerState::Dead | OwnerState::None => true,
-            OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => false,
+            OwnerState::Leaving { .. }
+            | OwnerState::Crashed { again: Some(_) }
+            | OwnerState::Dead
+            | OwnerState::None => true,
+            OwnerState::Serving
+            | OwnerState::NotServing
+            | OwnerState::Crashed { again: None }
+            | OwnerState::Unreachable => false,
         }
     }
 

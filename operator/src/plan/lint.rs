@@ -9,7 +9,7 @@ use super::children::ordinal;
 use super::inputs::{Inputs, Process};
 use super::membership::membership;
 use super::{Fitness, Plan};
-use crate::assignments::{MovingPhase, OwnerState};
+use crate::assignments::{MovingPhase, OwnerState, ProcessFacts};
 
 /// What a plan did wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +96,7 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
         if fitness.get(&go.node) != Some(&Fitness::Fit) {
             defects.push(Defect::UnfitTarget { process: name.clone(), node: go.node.clone() });
         }
-        if facts.moving.is_some() && facts.owner != OwnerState::Dead {
+        if facts.moving.is_some() && !is_lost_again(facts) {
             defects.push(Defect::TwoMoves(name.clone()));
         }
         if process.deleting || plan.children.delete.contains(name) {
@@ -123,6 +123,7 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
             | OwnerState::Dead
             | OwnerState::Serving
             | OwnerState::NotServing
+            | OwnerState::Crashed { .. }
             | OwnerState::Unreachable => {}
         }
     }
@@ -132,6 +133,12 @@ pub fn lint(inputs: &Inputs, plan: &Plan) -> Vec<Defect> {
     load.judge(inputs, &mut defects);
     children(inputs, plan, &mut defects);
     defects
+}
+
+/// Whether the owner that a move has brought is lost again before that move has ended: the next one follows.
+fn is_lost_again(facts: &ProcessFacts) -> bool {
+    let committed = facts.moving.as_ref().is_some_and(|moving| moving.phase == MovingPhase::Committed);
+    facts.owner == OwnerState::Dead || (committed && matches!(facts.owner, OwnerState::Crashed { .. }))
 }
 
 /// Moves that count against the limits.

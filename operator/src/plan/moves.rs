@@ -22,6 +22,8 @@ use crate::assignments::{Assignment, Go, Held, Moving, MovingPhase, OwnerState, 
 pub enum Rank {
     /// The owner is dead: it is not served. No limit holds it up.
     Recover,
+    /// The owner's worker crashes again and again, and its kubelet waits before it starts it. No limit holds it up.
+    Crashed,
     /// There is no owner yet. No limit holds it up.
     Start,
     /// The owner's pod is killed at a deadline, with all that it has not handed over. No limit holds it up.
@@ -43,7 +45,7 @@ impl Rank {
     #[must_use]
     pub fn presses(self) -> bool {
         match self {
-            Self::Recover | Self::Start | Self::Leaving => true,
+            Self::Recover | Self::Crashed | Self::Start | Self::Leaving => true,
             Self::Wish | Self::Pin | Self::Transfer | Self::Rebalance | Self::Upgrade(_) => false,
         }
     }
@@ -51,7 +53,7 @@ impl Rank {
     /// Whether it takes a place that moves without a deadline then have to do without.
     fn takes_place(self) -> bool {
         match self {
-            Self::Recover | Self::Start => false,
+            Self::Recover | Self::Crashed | Self::Start => false,
             Self::Leaving | Self::Wish | Self::Pin | Self::Transfer | Self::Rebalance | Self::Upgrade(_) => {
                 true
             }
@@ -119,7 +121,7 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
         }
         let step = Step { inputs, fitness, steadiness, rollout, process, facts, name, home };
         let mut assignment = match (process.moving(), &facts.moving) {
-            (Some(moving), _) => step.under_way(moving, &mut result),
+            (Some(moving), _) => step.under_way(moving, &mut candidates, &mut result),
             // What the hub that it comes from makes of it is not this one's to judge.
             (None, Some(_)) => Assignment::default(),
             (None, None) => step.at_rest(&mut candidates, &mut result),
@@ -193,6 +195,18 @@ fn in_its_turn() -> Held {
     }
 }
 
+fn limit_exceeded() -> Held {
+    Held {
+        reason: ProcessReason::RestartLimitExceeded,
+        message: "the worker crashes again and again: as many new pods as spec.worker.restarts of the hub allows have been \
+                  started, and from now on its kubelet starts it, which waits up to five minutes each time. What was kept \
+                  of its state is on disk. kubectl logs --previous of its worker says why it crashes. Give the hub a \
+                  template that mends it, move the process (annotation processhub.io/move-to), or raise \
+                  spec.worker.restarts.max"
+            .to_owned(),
+    }
+}
+
 fn recovery(fitness: &BTreeMap<String, Fitness>, facts: &ProcessFacts) -> MigrationTrigger {
     let node = facts.node.as_deref().and_then(|node| fitness.get(node));
     match node {
@@ -248,7 +262,12 @@ struct Step<'a> {
 impl<'a> Step<'a> {
     /// A move goes on unless its target is no longer where the process belongs. What is frozen or committed goes on in
     /// any case: the machine of the hand-over knows, and here it is only not asked.
-    fn under_way(&self, moving: &Moving, result: &mut Moves) -> Assignment {
+    fn under_way(
+        &self,
+        moving: &Moving,
+        candidates: &mut Vec<Candidate<'a>>,
+        result: &mut Moves,
+    ) -> Assignment {
         let mut assignment = Assignment::default();
         if self.process.leaves() && moving.trigger == MigrationTrigger::Transfer {
             // The hub that it goes to knows whether its target is still where it belongs.
@@ -264,6 +283,10 @@ impl<'a> Step<'a> {
             assignment.give_up = Some(AbortReason::Withdrawn);
             result.withdrawn.push(self.name.to_owned());
         }
+        // The worker of its target crashes: as soon as this move has ended the next one begins.
+        if moving.phase == MovingPhase::Committed && matches!(self.facts.owner, OwnerState::Crashed { .. }) {
+            return self.at_rest(candidates, result);
+        }
         // Its target died after the commit: it is recovered as soon as this move has ended.
         if self.facts.owner == OwnerState::Dead
             && !self.process.arrives()
@@ -276,6 +299,16 @@ impl<'a> Step<'a> {
     }
 
     fn at_rest(&self, candidates: &mut Vec<Candidate<'a>>, result: &mut Moves) -> Assignment {
+        let others = candidates.len();
+        let mut assignment = self.next_move(candidates, result);
+        let crashed = self.facts.owner == OwnerState::Crashed { again: None };
+        if crashed && candidates.len() == others && assignment.held.is_none() {
+            assignment.held = Some(limit_exceeded());
+        }
+        assignment
+    }
+
+    fn next_move(&self, candidates: &mut Vec<Candidate<'a>>, result: &mut Moves) -> Assignment {
         let held = |held: Held| Assignment { held: Some(held), ..Assignment::default() };
         let (node, by) = match self.home {
             Home::At { node, by } => (*node, *by),
@@ -303,7 +336,7 @@ impl<'a> Step<'a> {
             result.suspended.push(self.name.to_owned());
             return held(reason);
         }
-        if let Some(reason) = self.backs_off(rank, node, result) {
+        if let Some(reason) = self.pauses(rank, result).or_else(|| self.backs_off(rank, node, result)) {
             result.backing_off.push(self.name.to_owned());
             return held(reason);
         }
@@ -369,9 +402,10 @@ impl<'a> Step<'a> {
     fn wanted(&self, node: &str, by: Authority) -> Option<(Rank, MigrationTrigger)> {
         if self.process.arrives() {
             return match self.facts.owner {
-                OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
-                    Some((Rank::Transfer, MigrationTrigger::Transfer))
-                }
+                OwnerState::Serving
+                | OwnerState::NotServing
+                | OwnerState::Unreachable
+                | OwnerState::Crashed { .. } => Some((Rank::Transfer, MigrationTrigger::Transfer)),
                 OwnerState::None | OwnerState::Dead | OwnerState::Leaving { .. } => None,
             };
         }
@@ -389,6 +423,20 @@ impl<'a> Step<'a> {
                 };
                 Some((Rank::Leaving, trigger))
             }
+            OwnerState::Crashed { again } => match by {
+                Authority::Wish if elsewhere => {
+                    let rank = if again.is_some() { Rank::Crashed } else { Rank::Wish };
+                    Some((rank, MigrationTrigger::Wish))
+                }
+                // In a new pod where it belongs; with other code, if that is due.
+                Authority::Wish | Authority::Pin | Authority::Distribution
+                    if again.is_some() && (elsewhere || !self.gets_code()) =>
+                {
+                    Some((Rank::Crashed, MigrationTrigger::Crash))
+                }
+                Authority::Pin if elsewhere => Some((Rank::Pin, MigrationTrigger::Pinned)),
+                Authority::Wish | Authority::Pin | Authority::Distribution => None,
+            },
             OwnerState::Serving | OwnerState::NotServing | OwnerState::Unreachable => {
                 elsewhere.then_some(match by {
                     Authority::Wish => (Rank::Wish, MigrationTrigger::Wish),
@@ -427,6 +475,30 @@ impl<'a> Step<'a> {
         Some(Held { reason: ProcessReason::Deferred, message })
     }
 
+    /// A worker that crashes again and again is started again more and more slowly.
+    fn pauses(&self, rank: Rank, result: &mut Moves) -> Option<Held> {
+        let OwnerState::Crashed { again: Some(from) } = self.facts.owner else { return None };
+        let from = as_milliseconds(from);
+        if rank != Rank::Crashed || from <= as_milliseconds(self.inputs.now) {
+            return None;
+        }
+        result.wake = Some(result.wake.map_or(from, |wake| wake.min(from)));
+        Some(Held {
+            reason: ProcessReason::Restarting,
+            message: format!(
+                "the worker crashes again and again; it is started in a new pod at {}. kubectl logs --previous of its \
+                 worker says why",
+                at(from),
+            ),
+        })
+    }
+
+    /// Whether it is given other code now.
+    fn gets_code(&self) -> bool {
+        let turn = self.rollout.turn(self.name).filter(|turn| *turn < self.rollout.slots);
+        turn.is_some_and(|turn| self.suspended(Rank::Upgrade(turn)).is_none()) && self.stopped().is_none()
+    }
+
     fn backs_off(&self, rank: Rank, node: &str, result: &mut Moves) -> Option<Held> {
         let failed = self.facts.failed.as_ref()?;
         let new = match rank {
@@ -434,13 +506,15 @@ impl<'a> Step<'a> {
             Rank::Wish => true,
             Rank::Pin => failed.to != node,
             Rank::Recover
+            | Rank::Crashed
             | Rank::Start
             | Rank::Leaving
             | Rank::Transfer
             | Rank::Rebalance
             | Rank::Upgrade(_) => false,
         };
-        let until = backoff::until(failed, rank.presses());
+        // A worker that crashes in its new pod as well is in no hurry to get another one.
+        let until = backoff::until(failed, rank.presses() && rank != Rank::Crashed);
         let now = as_milliseconds(self.inputs.now);
         if new || until <= now {
             return None;
@@ -459,10 +533,12 @@ impl<'a> Step<'a> {
     /// Whether the hand-over can begin at all: an owner that does not answer hands nothing over.
     fn can_begin(&self, rank: Rank) -> bool {
         match rank {
-            Rank::Recover | Rank::Start | Rank::Leaving => true,
-            Rank::Wish | Rank::Pin | Rank::Transfer | Rank::Rebalance | Rank::Upgrade(_) => {
-                self.facts.owner == OwnerState::Serving
+            Rank::Recover | Rank::Crashed | Rank::Start | Rank::Leaving => true,
+            // What a crashed worker's sidecar has kept is handed over without it: new code may be what it needs.
+            Rank::Wish | Rank::Pin | Rank::Upgrade(_) => {
+                matches!(self.facts.owner, OwnerState::Serving | OwnerState::Crashed { .. })
             }
+            Rank::Transfer | Rank::Rebalance => self.facts.owner == OwnerState::Serving,
         }
     }
 }

@@ -66,6 +66,97 @@ fn pauses_of_hub_and_process_hold_back_what_need_not_move() {
     assert_eq!(trigger, MigrationTrigger::PodDeleted);
 }
 
+fn crashed(again: Option<i64>) -> OwnerState {
+    OwnerState::Crashed { again: again.map(|second| Timestamp::from_second(second).unwrap()) }
+}
+
+#[test]
+fn a_worker_that_crashes_again_gets_a_new_pod_where_it_is_and_takes_no_place_from_others() {
+    let mut inputs = inputs(3, &["n1", "n2", "n3"]);
+    inputs.serving("cart-0", "n1").wish = Some("n3".into());
+    inputs.serving("cart-1", "n2").owner = crashed(Some(0));
+    inputs.serving("cart-2", "n3");
+    let there = plan(&inputs).0;
+    assert_eq!(go_of(&there, "cart-1"), Some(("n2".into(), MigrationTrigger::Crash)));
+    assert_eq!(go_of(&there, "cart-0"), Some(("n3".into(), MigrationTrigger::Wish)), "nobody waits for it");
+    inputs.hub.paused = true;
+    assert_eq!(go_of(&plan(&inputs).0, "cart-1"), Some(("n2".into(), MigrationTrigger::Crash)));
+    inputs.nodes.get_mut("n2").unwrap().unschedulable = true;
+    let (node, trigger) = go_of(&plan(&inputs).0, "cart-1").unwrap();
+    assert!(node != "n2" && trigger == MigrationTrigger::Crash, "{node} {trigger}");
+    inputs.facts("cart-1").wish = Some("n1".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-1"), Some(("n1".into(), MigrationTrigger::Wish)));
+}
+
+#[test]
+fn a_worker_that_crashes_again_and_again_is_started_more_slowly_and_wakes_the_plan() {
+    let mut inputs = inputs(1, &["n1"]);
+    inputs.serving("cart-0", "n1").owner = crashed(Some(7));
+    let waits = plan(&inputs).0;
+    assert_eq!((held(&waits, "cart-0"), waits.wake), (ProcessReason::Restarting, Some(7_000)));
+    inputs.now = Timestamp::from_second(7).unwrap();
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n1".into(), MigrationTrigger::Crash)));
+    let at = inputs.now;
+    let reason = Some(MoveReason::TargetFailed);
+    inputs.facts("cart-0").failed = Some(FailedMove { to: "n1".into(), reason, at, times: 3 });
+    let failed = plan(&inputs).0;
+    assert_eq!((held(&failed, "cart-0"), failed.wake), (ProcessReason::MoveAborted, Some(27_000)));
+}
+
+#[test]
+fn beyond_the_limit_only_a_person_gets_a_crashed_process_another_pod() {
+    let mut inputs = inputs(1, &["n1", "n2"]);
+    inputs.serving("cart-0", "n1").owner = crashed(None);
+    let stopped = plan(&inputs).0;
+    assert_eq!(
+        (held(&stopped, "cart-0"), go_of(&stopped, "cart-0")),
+        (ProcessReason::RestartLimitExceeded, None)
+    );
+    inputs.nodes.get_mut("n1").unwrap().unschedulable = true;
+    assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::RestartLimitExceeded);
+    inputs.nodes.get_mut("n1").unwrap().unschedulable = false;
+    inputs.facts("cart-0").wish = Some("n2".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n2".into(), MigrationTrigger::Wish)));
+    inputs.facts("cart-0").wish = None;
+    inputs.processes.get_mut("cart-0").unwrap().child.pin = Some("n2".into());
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n2".into(), MigrationTrigger::Pinned)));
+}
+
+#[test]
+fn new_code_is_given_to_a_process_whose_worker_crashes() {
+    for again in [None, Some(0)] {
+        let mut inputs = inputs(1, &["n1"]);
+        inputs.serving("cart-0", "n1").owner = crashed(again);
+        inputs.facts("cart-0").code.revision = "old".into();
+        let code = |name: &str| crate::plan::Code { name: name.into(), label: name.into(), usable: true };
+        inputs.hub.upgrade = crate::plan::Upgrade {
+            present: "new".into(),
+            codes: vec![code("old"), code("new")],
+            max_concurrent: 1,
+            ..Default::default()
+        };
+        let go = assignment(&plan(&inputs).0, "cart-0").go.unwrap();
+        assert_eq!((go.trigger, go.revision.as_str()), (MigrationTrigger::Upgrade, "new"), "{again:?}");
+    }
+}
+
+#[test]
+fn a_move_whose_target_crashes_is_followed_by_the_next_one() {
+    let mut inputs = inputs(1, &["n1", "n2"]);
+    inputs.serving("cart-0", "n2").moving = Some(moving("n1", "n2", MovingPhase::Committed));
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), None);
+    inputs.facts("cart-0").owner = crashed(Some(0));
+    assert_eq!(go_of(&plan(&inputs).0, "cart-0"), Some(("n2".into(), MigrationTrigger::Crash)));
+    inputs.facts("cart-0").owner = crashed(None);
+    assert_eq!(held(&plan(&inputs).0, "cart-0"), ProcessReason::RestartLimitExceeded);
+    inputs.facts("cart-0").moving.as_mut().unwrap().phase = MovingPhase::Prepared;
+    assert_eq!(
+        assignment(&plan(&inputs).0, "cart-0"),
+        Assignment::default(),
+        "its source may still hand over"
+    );
+}
+
 #[test]
 fn an_owner_that_cannot_be_reached_takes_no_place_from_others() {
     let mut inputs = unbalanced();
@@ -232,8 +323,10 @@ fn a_move_that_a_wish_began_moves_nobody_else_in_any_of_its_phases() {
 }
 
 #[test]
-fn new_code_leaves_a_process_where_a_wish_has_sent_it_in_all_phases_of_the_change() {
-    for phase in [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed] {
+fn new_code_and_a_new_pod_leave_a_process_where_a_wish_has_sent_it() {
+    let phases = [MovingPhase::Prepared, MovingPhase::Frozen, MovingPhase::Committed];
+    let triggers = [MigrationTrigger::Upgrade, MigrationTrigger::Crash];
+    for (phase, trigger) in phases.into_iter().flat_map(|phase| triggers.map(|trigger| (phase, trigger))) {
         let mut inputs = inputs(4, &["n1", "n2"]);
         (inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node) = (9, 9);
         for (name, node) in [("cart-0", "n2"), ("cart-1", "n1"), ("cart-2", "n2"), ("cart-3", "n2")] {
@@ -241,8 +334,8 @@ fn new_code_leaves_a_process_where_a_wish_has_sent_it_in_all_phases_of_the_chang
         }
         let facts = inputs.facts("cart-0");
         facts.settled_by_wish = true;
-        facts.moving = Some(Moving { trigger: MigrationTrigger::Upgrade, ..moving("n2", "n2", phase) });
-        assert!(plan(&inputs).0.is_empty(), "{phase:?}");
+        facts.moving = Some(Moving { trigger, ..moving("n2", "n2", phase) });
+        assert!(plan(&inputs).0.is_empty(), "{phase:?} {trigger:?}");
     }
 }
 

@@ -272,6 +272,7 @@ fn circumstances(seen: &Observation, transition: &Transition) -> record::Circums
         now: Timestamp::now(),
         deadline: Duration::from_secs(seen.hub.spec.migration.deadline_seconds),
         trigger,
+        restarts: seen.hub.spec.worker.restarts.clone(),
         revision: go.map(|go| go.revision.clone()).unwrap_or_default(),
         versions: (from, to),
         source_ip: source.and_then(|pod| seen.ip(&pod.uid)),

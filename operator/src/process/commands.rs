@@ -1,8 +1,8 @@
 //! The commands to sidecars, from what was seen. Each is complete: a sidecar asks nothing back.
 
 use kube::ResourceExt;
-use processhub_crds::is_down;
 use processhub_crds::vocabulary::label;
+use processhub_crds::{MigrationTrigger, is_down};
 use processhub_protocol::contract::Direction;
 use processhub_protocol::id::{Epoch, PodUid, StateId};
 use processhub_protocol::ledger::Kind;
@@ -96,7 +96,13 @@ pub(super) async fn activate(
     state: Option<StateId>,
 ) -> Result<Activate, CallError> {
     let kind = seen.ledger.migration.as_ref().map(|migration| migration.kind);
-    let may_miss = seen.object.status.as_ref().and_then(|status| status.may_miss.as_ref());
+    let status = seen.object.status.as_ref();
+    let may_miss = status.and_then(|status| status.may_miss.as_ref());
+    // Of a move: what its source lost when its worker crashed. The next worker is told as that one would have been.
+    let source = seen.source().and_then(|source| seen.reports.get(&source.uid));
+    let lost = source.and_then(|report| report.lost).map(|lost| lost.from);
+    let trigger = status.and_then(|status| Some(status.migration.as_ref()?.trigger));
+    let crashed = lost.is_some() || trigger == Some(MigrationTrigger::Crash);
     let config = &seen.object.spec.config;
     let text = if config.is_empty() { Ok(String::new()) } else { serde_json::to_string(config) };
     let labels = seen.object.labels().iter().filter(|(key, _)| !key.starts_with(label::PREFIX));
@@ -108,11 +114,11 @@ pub(super) async fn activate(
         source: source_peer(context, seen).await?.filter(|peer| !seen.dead.contains_key(&peer.pod)),
         start: StartInfo {
             initial: kind == Some(Kind::Start),
-            recovery: kind == Some(Kind::Recover),
+            recovery: kind == Some(Kind::Recover) || crashed,
             transfer: seen.is_transfer(),
             config: text.map_err(|error| missing("activate", &error.to_string()))?,
             labels: labels.map(|(key, value)| (key.clone(), value.clone())).collect(),
-            may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from),
+            may_miss_from: may_miss.filter(|_| kind == Some(Kind::Recover)).map(|miss| miss.from).or(lost),
         },
     })
 }

@@ -7,6 +7,7 @@ use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
 use processhub_protocol::ledger::Phase;
 
+use super::crash::{Crash, crash};
 use super::observation::Observation;
 use crate::assignments::{
     CodeFacts, FailedMove, FailedUpgrade, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
@@ -67,7 +68,11 @@ fn owner(seen: &Observation) -> OwnerState {
         (None, _) => OwnerState::Unreachable,
         (Some(_), Some(until)) => OwnerState::Leaving { until },
         (Some(report), None) if report.serving => OwnerState::Serving,
-        (Some(_), None) => OwnerState::NotServing,
+        (Some(report), None) => match crash(seen, report) {
+            Crash::None => OwnerState::NotServing,
+            Crash::Again(from) => OwnerState::Crashed { again: Some(from) },
+            Crash::Exceeded => OwnerState::Crashed { again: None },
+        },
     }
 }
 
@@ -95,9 +100,9 @@ fn moving(seen: &Observation, status: &HubProcessStatus) -> Option<Moving> {
 
 fn settled_by_wish(seen: &Observation, status: &HubProcessStatus) -> bool {
     let node = seen.ledger.owner.as_ref().map(|owner| &owner.pod.node);
-    // New code leaves it where it is, and so does a transfer that came to nothing.
+    // New code leaves it where it is, and so do a new pod after a crash and a transfer that came to nothing.
     let last = status.history.iter().find(|last| match last.trigger {
-        MigrationTrigger::Upgrade => false,
+        MigrationTrigger::Upgrade | MigrationTrigger::Crash => false,
         MigrationTrigger::Transfer => last.result == MigrationResult::Succeeded,
         MigrationTrigger::Start
         | MigrationTrigger::Wish

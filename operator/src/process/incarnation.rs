@@ -1,13 +1,17 @@
 //! A pod of a process, cut down to what decisions rest on. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::{finalizer, label};
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 
+use super::pod::WORKER;
+
 /// A container that has crashed so often does not come up by being started again.
 const CRASHES: i32 = 3;
+/// A kubelet forgets earlier crashes of a container that has run for so long, in seconds.
+const AT_ONCE_AFTER: u64 = 600;
 
 /// One pod that carries our labels, as last seen. About half a kilobyte, where the pod itself has ten.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +44,17 @@ pub struct PodFacts {
     pub ended: bool,
     /// Whether it carries the finalizer of cold swap.
     pub guarded: bool,
+    /// Whether the worker has crashed again, so that the kubelet waits before it starts it.
+    pub backing_off: Option<BackingOff>,
     /// What keeps it from starting, in the words of scheduler or kubelet.
     pub trouble: Option<Trouble>,
+}
+
+/// A worker that has ended and that its kubelet does not start at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackingOff {
+    /// How long it had run.
+    pub ran_seconds: u64,
 }
 
 /// What keeps a pod from starting.
@@ -91,6 +104,7 @@ impl PodFacts {
             ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
             ended: status.is_some_and(|status| ended(status, going_until.is_some())),
             guarded: pod.finalizers().iter().any(|name| name == finalizer::COLD_SWAP),
+            backing_off: status.and_then(backing_off),
             trouble: status.and_then(trouble),
         })
     }
@@ -113,6 +127,7 @@ impl PodFacts {
             ready: false,
             ended: false,
             guarded: false,
+            backing_off: None,
             trouble: None,
         }
     }
@@ -146,6 +161,24 @@ fn ended(status: &PodStatus, going: bool) -> bool {
         && !reported
         && status.reason.as_ref().is_some_and(|reason| !reason.is_empty());
     over && ((reported && all_terminated) || not_admitted)
+}
+
+/// A kubelet starts a container that has ended at once only the first time, and when it had run for long.
+fn backing_off(status: &PodStatus) -> Option<BackingOff> {
+    let worker = status.container_statuses.iter().flatten().find(|one| one.name == WORKER)?;
+    let state = worker.state.as_ref()?;
+    let waiting = state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
+    if waiting == Some("CrashLoopBackOff") {
+        let last = worker.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        return Some(BackingOff { ran_seconds: last.map_or(0, ran) });
+    }
+    let ran_seconds = ran(state.terminated.as_ref()?);
+    (worker.restart_count > 0 && ran_seconds < AT_ONCE_AFTER).then_some(BackingOff { ran_seconds })
+}
+
+fn ran(ended: &ContainerStateTerminated) -> u64 {
+    let (Some(started), Some(finished)) = (&ended.started_at, &ended.finished_at) else { return 0 };
+    u64::try_from(finished.0.duration_since(started.0).as_secs()).unwrap_or(0)
 }
 
 fn trouble(status: &PodStatus) -> Option<Trouble> {
@@ -208,6 +241,25 @@ pub(crate) mod tests {
     fn terminated(name: &str) -> Value {
         json!({ "name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
                 "state": { "terminated": { "exitCode": 0 } } })
+    }
+
+    #[test]
+    fn a_worker_whose_kubelet_waits_is_told_from_one_that_it_starts_at_once() {
+        let worker = |name: &str, restarts: u32, state: Value| {
+            facts(json!({ "containerStatuses": [
+                { "name": name, "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state },
+            ] }))
+            .backing_off
+        };
+        let ran = |until: &str| json!({ "terminated": { "exitCode": 137, "startedAt": "2026-01-01T00:00:00Z", "finishedAt": until } });
+        let briefly = ran("2026-01-01T00:00:07Z");
+        assert_eq!(worker("worker", 0, briefly.clone()), None, "the first time it is started at once");
+        assert_eq!(worker("worker", 1, briefly.clone()), Some(BackingOff { ran_seconds: 7 }));
+        assert_eq!(worker("worker", 5, ran("2026-01-01T00:10:00Z")), None, "its crashes are forgotten");
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        assert_eq!(worker("worker", 1, waiting), Some(BackingOff { ran_seconds: 0 }));
+        assert_eq!(worker("worker", 1, json!({ "running": {} })), None);
+        assert_eq!(worker("other", 4, briefly), None, "another container is none of ours");
     }
 
     fn running(name: &str) -> Value {

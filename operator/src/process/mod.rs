@@ -7,6 +7,7 @@
 pub mod address;
 pub(crate) mod apply;
 mod commands;
+mod crash;
 pub mod facts;
 pub mod incarnation;
 pub(crate) mod memory;

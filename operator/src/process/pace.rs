@@ -20,9 +20,8 @@ const SLOW: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
     match waiting {
-        Waiting::Nothing | Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => {
-            RESYNC
-        }
+        Waiting::Nothing => at_rest(seen),
+        Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => RESYNC,
         Waiting::Leadership | Waiting::OwnerUnreachable => SLOW,
         Waiting::OldPodGone => old_pod(seen),
         Waiting::Trying | Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => {
@@ -31,6 +30,17 @@ pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
         Waiting::TargetReady | Waiting::Source => START,
         Waiting::Retention => retention(seen),
+    }
+}
+
+/// A worker that is down will be back, and what it lost is said by its sidecar then: no watch event need tell of it. Where its
+/// kubelet says that it has ended and its sidecar, which looks once a second, has not seen it yet, that is in a moment.
+fn at_rest(seen: &Observation) -> Duration {
+    let Some((pod, report)) = seen.owner_pod().zip(seen.owner_report()) else { return RESYNC };
+    match (report.serving, pod.facts.backing_off) {
+        (true, Some(_)) => START,
+        (true, None) if pod.facts.ready => RESYNC,
+        (true, None) | (false, _) => SLOW,
     }
 }
 
@@ -81,12 +91,29 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_has_ended_is_asked_about_until_its_sidecar_has_seen_it() {
+        let mut seen = seen(&started(), 0);
+        seen.reports.insert("pod-1".into(), report("pod-1", 1));
+        let ready = |seen: &mut Observation, ready| {
+            std::sync::Arc::make_mut(&mut seen.pods.get_mut("cart-3-1").unwrap().facts).ready = ready;
+        };
+        ready(&mut seen, true);
+        assert_eq!(pace(&seen, Waiting::Nothing), RESYNC);
+        ready(&mut seen, false);
+        assert_eq!(pace(&seen, Waiting::Nothing), SLOW);
+        let pod = std::sync::Arc::make_mut(&mut seen.pods.get_mut("cart-3-1").unwrap().facts);
+        pod.backing_off = Some(crate::process::incarnation::BackingOff { ran_seconds: 1 });
+        assert_eq!(pace(&seen, Waiting::Nothing), START);
+        seen.reports.values_mut().for_each(|report| report.serving = false);
+        assert_eq!(pace(&seen, Waiting::Nothing), SLOW, "what it lost is said when it is back");
+    }
+
+    #[test]
     fn the_retention_is_waited_out_in_one_go() {
         let mut seen = seen(&started(), 0);
         let mut serving = report("pod-1", 1);
         serving.serving_for_milliseconds = Some(1200);
         seen.reports.insert("pod-1".into(), serving);
         assert_eq!(pace(&seen, Waiting::Retention), Duration::from_millis(3800) + COMMAND);
-        assert_eq!(pace(&seen, Waiting::Nothing), RESYNC);
     }
 }

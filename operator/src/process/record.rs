@@ -9,13 +9,14 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
     ActiveMigration, FailedUpgrade, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
-    MigrationTrigger, Owner, conditions,
+    MigrationTrigger, Owner, Restarts, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
 use processhub_protocol::ledger::{
     self, AbortReason, Ledger, Migration, MoveResult, Phase, PodRef, Transition,
 };
 
+use super::crash;
 use super::words::{abort_reason, kind, kind_word, move_reason, result_word};
 
 /// Longest version of code on an object.
@@ -90,6 +91,8 @@ pub struct Circumstances {
     pub deadline: Duration,
     /// What causes a move that is being prepared.
     pub trigger: MigrationTrigger,
+    /// `worker.restarts` of the hub.
+    pub restarts: Restarts,
     /// The code of the target of a move that is being prepared.
     pub revision: String,
     /// The versions that an upgrade goes from and to, for people.
@@ -128,6 +131,7 @@ pub fn write(
     next.epoch = after.epoch.0;
     match transition {
         Transition::Prepare { .. } => {
+            next.restarts = crash::remembered(&status.restarts, around.trigger, &around.restarts, around.now);
             next.migration = Some(prepared(status, after.migration.as_ref()?, around));
         }
         Transition::Commit { state, lost, .. } => {
@@ -282,6 +286,7 @@ fn loss_reason(migration: &ActiveMigration) -> LossReason {
         _ if migration.source.is_some() => LossReason::TargetLost,
         MigrationTrigger::NodeLost | MigrationTrigger::Drain => LossReason::NodeLost,
         MigrationTrigger::PodDeleted => LossReason::PodDeleted,
+        MigrationTrigger::Crash => LossReason::WorkerCrashed,
         MigrationTrigger::Start
         | MigrationTrigger::Wish
         | MigrationTrigger::Rebalance
@@ -304,6 +309,7 @@ pub(crate) mod tests {
             now: Timestamp::from_second(1_000).unwrap(),
             deadline: Duration::from_secs(600),
             trigger: MigrationTrigger::Wish,
+            restarts: Restarts::default(),
             revision: "new".into(),
             versions: ("1.7".into(), "1.8".into()),
             source_ip: Some("10.0.0.1".into()),
@@ -382,6 +388,17 @@ pub(crate) mod tests {
             assert_eq!(status.history.len(), 2);
             assert_eq!(status.owner.unwrap().vsn, "1.8");
         }
+    }
+
+    #[test]
+    fn a_new_pod_because_of_a_crash_is_counted() {
+        let crash = |status: &HubProcessStatus, trigger| {
+            let around = Circumstances { trigger, ..around() };
+            write(status, &prepare(Kind::HotSwap, Some(owner_pod())), &around).unwrap().restarts
+        };
+        let idle = chain(&started());
+        assert_eq!(crash(&idle, MigrationTrigger::Rebalance), []);
+        assert_eq!(crash(&idle, MigrationTrigger::Crash), [conditions::time(around().now)]);
     }
 
     #[test]

@@ -185,6 +185,9 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
     if let Some(words) = at_risk(seen) {
         return (true, R::StateAtRisk, words);
     }
+    if let Some(stopped) = held(seen).filter(|(_, reason, _)| *reason == R::RestartLimitExceeded) {
+        return stopped;
+    }
     let status = seen.object.status.as_ref();
     let migration = status.and_then(|status| status.migration.as_ref());
     let headline = migration.map(headline).unwrap_or_default();
@@ -318,6 +321,7 @@ fn held(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
             | ProcessReason::UpgradePending
             | ProcessReason::HubNotAccepted
             | ProcessReason::TransferRefused
+            | ProcessReason::RestartLimitExceeded
     );
     Some((!ended, held.reason, held.message.clone()))
 }

@@ -32,7 +32,10 @@ pub(super) fn next(view: &View, migration: &Migration, state: Option<&StateId>) 
     }
     match &report.role {
         Role::Standby | Role::Delivered { .. } => activate(view, migration, state, report),
-        Role::Active { .. } if !report.serving => Decision::wait(Waiting::Activating),
+        Role::Active { .. } if !report.serving => match &view.intent {
+            Some(intent) if intent.is_move() => make_way(view, migration, owner),
+            Some(_) | None => Decision::wait(Waiting::Activating),
+        },
         Role::Active { .. } => release(view, migration, owner, report),
         Role::Frozen { .. } | Role::Forwarding { .. } | Role::Retired { .. } => {
             Decision::wait(Waiting::Source)
@@ -91,6 +94,32 @@ fn release(view: &View, migration: &Migration, owner: &Owner, report: &Report) -
                 Some(pod) if !pod.live => Decision::act(Effect::ReadLive(Side::Target), Waiting::TargetReady),
                 Some(pod) if pod.ready => end_source(view, Waiting::OldPodGone),
                 Some(_) | None => Decision::wait(Waiting::TargetReady),
+            }
+        }
+    }
+}
+
+/// The target took over, and the planner wants the process in yet another incarnation: its worker crashes again and again,
+/// and may never be seen ready. The target's disk holds the state by now, and its sidecar what clients ask for; the source
+/// is not needed any more.
+fn make_way(view: &View, migration: &Migration, owner: &Owner) -> Decision {
+    if view.routed_to.as_ref() != Some(&owner.pod.uid) {
+        return Decision::act(Effect::Route(owner.pod.clone()), Waiting::Activating);
+    }
+    let succeeded = Effect::Write(Transition::End { result: MoveResult::Succeeded });
+    if migration.source.is_none() || view.source.dead {
+        return Decision::act(succeeded, Waiting::Nothing);
+    }
+    match &view.source.pod {
+        PodView::Absent { live: true } | PodView::Foreign => Decision::act(succeeded, Waiting::Nothing),
+        PodView::Present(pod) if pod.deleting => Decision::act(succeeded, Waiting::Nothing),
+        PodView::Unknown | PodView::Absent { live: false } | PodView::Present(_) => {
+            if view.source.report().is_some_and(|source| keeps_requests(&source.role, migration)) {
+                return Decision::act(Effect::HandOn { epoch: migration.epoch }, Waiting::OldPodGone);
+            }
+            match view.target.present() {
+                Some(pod) if pod.live => end_source(view, Waiting::OldPodGone),
+                Some(_) | None => Decision::act(Effect::ReadLive(Side::Target), Waiting::OldPodGone),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! No move is under way.
 
-use super::{Decision, Effect, Handover, Intent, Side, View, Waiting};
+use super::{Decision, Effect, Handover, Side, View, Waiting};
 use crate::fence::Role;
 use crate::ledger::{AbortReason, Kind, Owner, Transition};
 use crate::rules::{Rule, enforced};
@@ -56,8 +56,7 @@ fn serving(view: &View, owner: &Owner, report: &Report) -> Decision {
         return Decision::act(Effect::Route(owner.pod.clone()), Waiting::Nothing);
     }
     // A start or recovery that was planned has been carried out: this owner is what came of it.
-    let moves = |intent: &&Intent| matches!(intent.kind, Kind::HotSwap | Kind::ColdSwap);
-    let Some(intent) = view.intent.as_ref().filter(moves) else {
+    let Some(intent) = view.intent.as_ref().filter(|intent| intent.is_move()) else {
         return Decision::wait(Waiting::Nothing);
     };
     if view.lingering {

@@ -46,6 +46,14 @@ pub struct Intent {
     pub node: String,
 }
 
+impl Intent {
+    /// Whether it is for an owner that hands over.
+    #[must_use]
+    pub(super) fn is_move(&self) -> bool {
+        matches!(self.kind, Kind::HotSwap | Kind::ColdSwap)
+    }
+}
+
 /// What the hub says of hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Handover {

@@ -70,6 +70,30 @@ fn the_source_stays_until_the_target_is_seen_serving_live_and_the_retention_is_o
 }
 
 #[test]
+fn a_target_that_crashes_again_and_again_makes_way_for_the_next_one() {
+    let crashed = || reporting(up(&active(5, 5)), |report| report.serving = false);
+    let wanted = |source| View { intent: intent(Kind::HotSwap), ..hot(source, crashed()) };
+    let unrouted = View { routed_to: Some(uid(1)), ..wanted(sealed()) };
+    assert_eq!(only(&unrouted), Effect::Route(pod(5)));
+    assert_eq!(
+        only(&wanted(sealed())),
+        Effect::HandOn { epoch: Epoch(5) },
+        "what clients asked for waits there"
+    );
+    let handed_on = || up(&forwarding(1, 5, Some(7), 5));
+    assert_eq!(only(&wanted(handed_on())), delete_source());
+    assert_eq!(only(&wanted(silent(&frozen(1, 5, Some(7))))), delete_source(), "it cannot be told");
+    let unread = View { target: cached(crashed()), ..wanted(handed_on()) };
+    assert_eq!(only(&unread), Effect::ReadLive(Side::Target));
+    assert_eq!(only(&wanted(cached(handed_on()))), Effect::ReadLive(Side::Source));
+    for gone in [deleting(handed_on()), absent(), dead(&frozen(1, 5, Some(7)))] {
+        assert_eq!(only(&wanted(gone)), succeeded());
+    }
+    let recovery = View { intent: intent(Kind::Recover), ..wanted(sealed()) };
+    assert_eq!(next(&recovery), wait(Waiting::Activating), "it is not dead");
+}
+
+#[test]
 fn a_source_that_dies_after_the_commit_changes_nothing() {
     assert_eq!(only(&hot(dead(&frozen(1, 5, Some(7))), up(&delivered(5, 5, 7)))), activate());
     assert_eq!(only(&hot(dead(&frozen(1, 5, Some(7))), up(&active(5, 5)))), succeeded());

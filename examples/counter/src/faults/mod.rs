@@ -86,8 +86,13 @@ impl Faults {
     }
 
     fn crash(&self, at: Point) {
-        if self.get().contains(&Fault::Crash(at)) {
-            std::process::exit(70);
+        let status = self.get().into_iter().find_map(|fault| match fault {
+            Fault::Crash(point) if point == at => Some(70),
+            Fault::Exit(point, status) if point == at => Some(status),
+            _ => None,
+        });
+        if let Some(status) = status {
+            std::process::exit(status.into());
         }
     }
 

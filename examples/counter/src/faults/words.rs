@@ -11,6 +11,8 @@ pub enum Fault {
     Hang(Point, u64),
     /// `crash=POINT`: ends there, at once, with status 70.
     Crash(Point),
+    /// `exit=POINT:STATUS`: ends there, at once, with that status.
+    Exit(Point, u8),
     /// `mangle=CALL:HOW`: answers that call of the contract wrongly.
     Mangle(Call, How),
     /// `number=HOW`: numbers its answers to clients wrongly.
@@ -120,7 +122,7 @@ pub enum Numbering {
 /// A text that names no fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, mangle=CALL:HOW or \
+    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, exit=POINT:STATUS, mangle=CALL:HOW or \
      number=ahead|stuck|text, with POINT one of suspend capture checkpoint import activate code-change hangup increment \
      answer, CALL one of info consent suspend resume capture checkpoint read put apply code-change activate, HOW one of \
      too-large too-slow cut-short not-json other-version always-yes pretended missing wrong-state once fickle \
@@ -144,6 +146,10 @@ fn parse(text: &str) -> Option<Fault> {
         "hang" => {
             let (at, milliseconds) = value.split_once(':')?;
             Fault::Hang(point(at)?, milliseconds.parse().ok()?)
+        }
+        "exit" => {
+            let (at, status) = value.split_once(':')?;
+            Fault::Exit(point(at)?, status.parse().ok()?)
         }
         "mangle" => {
             let (at, how) = value.split_once(':')?;
