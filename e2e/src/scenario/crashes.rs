@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::Finding;
-use crate::site::{SIDECAR, Signal, Site};
+use crate::site::{SIDECAR, Signal, Site, SiteKind};
 use crate::trial::{HubOptions, Trial, Verdict, condition};
 use crate::wait::{Seen, until};
 
@@ -195,9 +195,12 @@ pub(crate) async fn crash_worker(trial: &Trial<'_>, process: &str, signal: Signa
     started_again(trial, process, &before).await
 }
 
-/// Ends the worker of a pod by a signal.
+/// Ends the worker of a pod by a signal. In a container of its own it is the first process, which only those reach that it
+/// handles and the one that nobody can: there that one takes the place of the others.
 pub(crate) async fn send(trial: &Trial<'_>, pod: &str, signal: Signal) -> Result<()> {
     let (site, namespace) = (trial.site(), trial.namespace());
+    let contained = site.kind() != SiteKind::Embedded && signal != Signal::TERM;
+    let signal = if contained { Signal::KILL } else { signal };
     site.signal(namespace, pod, "worker", signal).await?;
     if signal == Signal::SEGV {
         // A program in Rust looks whether its stack has overflowed, goes on as it has not, and is ended by the next one.
