@@ -17,6 +17,8 @@ use crate::wait::{Seen, until};
 const VSN: [&str; 2] = ["1.8", "1.9"];
 /// How workers are ended, each another one. Others do not reach the first process of a container that does not handle them.
 const ENDS: [(Signal, &str); 2] = [(Signal::KILL, "SIGKILL"), (Signal::TERM, "SIGTERM")];
+/// A hub that a process goes to.
+const OTHER: &str = "till";
 /// How many sidecars are killed.
 const SIDECARS: usize = 3;
 
@@ -41,6 +43,8 @@ pub(super) enum Chapter {
     KillSidecars,
     /// All processes get other code, and their old code back
     ChangeCode,
+    /// A process goes to another hub
+    Transfer,
     /// A node loses its power
     KillNode,
 }
@@ -120,7 +124,7 @@ impl Chapter {
             Self::KillWorkers | Self::KillSidecars => {
                 (!owns_nodes).then_some("the processes of the pods are out of reach")
             }
-            Self::Count | Self::Evict | Self::DeletePod | Self::ChangeCode => None,
+            Self::Count | Self::Evict | Self::DeletePod | Self::ChangeCode | Self::Transfer => None,
         }
     }
 
@@ -178,6 +182,10 @@ impl Chapter {
                 title(format!("All processes get code {}, and {} back", VSN[1], VSN[0]));
                 change_code(trial).await?;
             }
+            Self::Transfer => {
+                title(format!("A process goes to hub {OTHER}"));
+                transfer(trial).await?;
+            }
             Self::KillNode => {
                 let node = trial.owner_node("cart-0").await?;
                 title(format!("{node} loses its power, and somebody says so by deleting its Node object"));
@@ -234,13 +242,26 @@ async fn kill_sidecars(site: &Site, trial: &Trial<'_>) -> Result<()> {
 }
 
 async fn change_code(trial: &Trial<'_>) -> Result<()> {
-    let (name, count) = (trial.hub().to_owned(), u32::try_from(trial.names().await?.len())?);
+    let name = trial.hub();
+    let count = trial.hubs().get(name).await?.spec.replicas;
     for [from, to] in [VSN, [VSN[1], VSN[0]]] {
-        trial.give_code(&name, to, from, "").await?;
-        trial.upgraded(&name, count).await?;
+        trial.give_code(name, to, from, "").await?;
+        trial.upgraded(name, count).await?;
         trial.settled().await?;
         println!("   {count} processes run {to}");
     }
+    Ok(())
+}
+
+/// The last replica: its hub does with one less.
+async fn transfer(trial: &Trial<'_>) -> Result<()> {
+    let last = trial.hubs().get(trial.hub()).await?.spec.replicas.saturating_sub(1);
+    let process = format!("{}-{last}", trial.hub());
+    trial.create_hub(&hub(HubOptions::of(OTHER, 0))).await?;
+    trial.transfer(&process, OTHER).await?;
+    trial.change(json!({"replicas": last})).await?;
+    trial.held_by(&process, OTHER).await?;
+    println!("   {process} is of hub {OTHER}, with its state and its address");
     Ok(())
 }
 
@@ -277,11 +298,11 @@ mod tests {
             Chapter::value_variants().iter().copied().filter(|it| *it != Chapter::Evict).collect();
         assert_eq!((whole.chapters, whole.left_out), (but_evict, Vec::new()));
         assert!(!Plan::of(own(), false).chapters.contains(&Chapter::KillNode));
-        use Chapter::{ChangeCode, Count, DeletePod, Evict, KillOperator};
+        use Chapter::{ChangeCode, Count, DeletePod, Evict, KillOperator, Transfer};
         let on_installed = Plan::of(installed(), false);
-        assert_eq!(on_installed.chapters, [Count, Evict, DeletePod, KillOperator, ChangeCode]);
+        assert_eq!(on_installed.chapters, [Count, Evict, DeletePod, KillOperator, ChangeCode, Transfer]);
         let found = Plan::of(Leave { owns_operators: false, ..installed() }, false);
-        assert_eq!(found.chapters, [Count, Evict, DeletePod, ChangeCode]);
+        assert_eq!(found.chapters, [Count, Evict, DeletePod, ChangeCode, Transfer]);
         assert_eq!((on_installed.left_out.len(), found.left_out.len()), (4, 5));
     }
 

@@ -122,8 +122,12 @@ async fn a_process_of_a_dead_node_is_recovered_once_that_is_proven_and_says_what
     let status = world.until(CART, "unreachable", unknown).await;
     assert_eq!(status.owner.as_ref().unwrap().uid, owner.uid, "nothing is proven: nothing is taken over");
     world.wish(CART, annotation::CONFIRMED_DEAD, &owner.uid).await;
+    // As long as nobody has noticed that the node is dead, too, it may be tried there first.
     let recovered = |status: &processhub_crds::HubProcessStatus| {
-        status.last_migration.as_ref().is_some_and(|last| last.kind == MigrationKind::Recover)
+        let last = status.last_migration.as_ref();
+        last.is_some_and(|last| {
+            last.kind == MigrationKind::Recover && last.result == MigrationResult::Succeeded
+        })
     };
     let status = world.until(CART, "recovered", recovered).await;
     assert_ne!(status.owner.unwrap().node, owner.node);
