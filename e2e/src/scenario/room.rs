@@ -21,6 +21,7 @@ const MANIFEST: &str = include_str!("../../../examples/room/hub.yaml");
 const ROOM: &str = "room-0";
 const PLAYERS: usize = 4;
 const POINTS: u64 = 3;
+const MOVES: u64 = 3;
 /// How long an answer may take, a move included.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,7 +63,7 @@ pub(super) async fn a_game_room_moves_with_its_players(site: &Site) -> Result<Fi
             tokio::spawn(play(format!("player-{player}"), url, Arc::clone(&stop)))
         })
         .collect();
-    for _ in 0..3 {
+    for _ in 0..MOVES {
         sleep(Duration::from_secs(1)).await;
         let before = trial.epoch(ROOM).await?;
         let to = trial.wish_away(ROOM).await?;
@@ -84,7 +85,11 @@ fn judge(diaries: &[Diary], scores: &Value) -> Result<Finding> {
         ensure!(*plays > 20, "{name} did next to nothing: {plays} plays");
         let expected = json!({"plays": plays, "score": plays * POINTS});
         ensure!(scores[name] == expected, "{name} was answered {expected}, the room has {}", scores[name]);
-        ensure!(*restarts == 3, "{name}: one \"come again\" for each of three moves, not {restarts}");
+        // A connection that was made while the process moved may lead through the old pod, and ends with that once more.
+        ensure!(
+            (MOVES..=2 * MOVES).contains(restarts),
+            "{name}: one or two \"come again\" for each of {MOVES} moves, not {restarts}"
+        );
         ensure!(breaks.is_empty(), "{name}: {breaks:?}");
     }
     let sum = |of: fn(&Diary) -> u64| diaries.iter().map(of).sum::<u64>();
