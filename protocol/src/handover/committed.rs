@@ -74,28 +74,33 @@ fn keeps_requests(role: &Role, migration: &Migration) -> bool {
     }
 }
 
+/// What comes before the source is let go: the route to the target; and the end, where there is no source any more.
+fn routed_or_over(view: &View, migration: &Migration, owner: &Owner, unrouted: Waiting) -> Option<Decision> {
+    if view.routed_to.as_ref() != Some(&owner.pod.uid) {
+        return Some(Decision::act(Effect::Route(owner.pod.clone()), unrouted));
+    }
+    let gone = match &view.source.pod {
+        PodView::Absent { live: true } | PodView::Foreign => true,
+        PodView::Present(pod) => pod.deleting,
+        PodView::Unknown | PodView::Absent { live: false } => false,
+    };
+    let over = migration.source.is_none() || view.source.dead || gone;
+    let succeeded = Effect::Write(Transition::End { result: MoveResult::Succeeded });
+    over.then(|| Decision::act(succeeded, Waiting::Nothing))
+}
+
 /// The target serves: route, keep the source for the retention, read live, delete it, end.
 fn release(view: &View, migration: &Migration, owner: &Owner, report: &Report) -> Decision {
-    if view.routed_to.as_ref() != Some(&owner.pod.uid) {
-        return Decision::act(Effect::Route(owner.pod.clone()), Waiting::TargetReady);
+    if let Some(decision) = routed_or_over(view, migration, owner, Waiting::TargetReady) {
+        return decision;
     }
-    let succeeded = Effect::Write(Transition::End { result: MoveResult::Succeeded });
-    if migration.source.is_none() || view.source.dead {
-        return Decision::act(succeeded, Waiting::Nothing);
+    if report.serving_for_milliseconds.unwrap_or(0) < view.limits.retention {
+        return Decision::wait(Waiting::Retention);
     }
-    match &view.source.pod {
-        PodView::Absent { live: true } | PodView::Foreign => Decision::act(succeeded, Waiting::Nothing),
-        PodView::Present(pod) if pod.deleting => Decision::act(succeeded, Waiting::Nothing),
-        PodView::Unknown | PodView::Absent { live: false } | PodView::Present(_) => {
-            if report.serving_for_milliseconds.unwrap_or(0) < view.limits.retention {
-                return Decision::wait(Waiting::Retention);
-            }
-            match view.target.present() {
-                Some(pod) if !pod.live => Decision::act(Effect::ReadLive(Side::Target), Waiting::TargetReady),
-                Some(pod) if pod.ready => end_source(view, Waiting::OldPodGone),
-                Some(_) | None => Decision::wait(Waiting::TargetReady),
-            }
-        }
+    match view.target.present() {
+        Some(pod) if !pod.live => Decision::act(Effect::ReadLive(Side::Target), Waiting::TargetReady),
+        Some(pod) if pod.ready => end_source(view, Waiting::OldPodGone),
+        Some(_) | None => Decision::wait(Waiting::TargetReady),
     }
 }
 
@@ -103,25 +108,15 @@ fn release(view: &View, migration: &Migration, owner: &Owner, report: &Report) -
 /// and may never be seen ready. The target's disk holds the state by now, and its sidecar what clients ask for; the source
 /// is not needed any more.
 fn make_way(view: &View, migration: &Migration, owner: &Owner) -> Decision {
-    if view.routed_to.as_ref() != Some(&owner.pod.uid) {
-        return Decision::act(Effect::Route(owner.pod.clone()), Waiting::Activating);
+    if let Some(decision) = routed_or_over(view, migration, owner, Waiting::Activating) {
+        return decision;
     }
-    let succeeded = Effect::Write(Transition::End { result: MoveResult::Succeeded });
-    if migration.source.is_none() || view.source.dead {
-        return Decision::act(succeeded, Waiting::Nothing);
+    if view.source.report().is_some_and(|source| keeps_requests(&source.role, migration)) {
+        return Decision::act(Effect::HandOn { epoch: migration.epoch }, Waiting::OldPodGone);
     }
-    match &view.source.pod {
-        PodView::Absent { live: true } | PodView::Foreign => Decision::act(succeeded, Waiting::Nothing),
-        PodView::Present(pod) if pod.deleting => Decision::act(succeeded, Waiting::Nothing),
-        PodView::Unknown | PodView::Absent { live: false } | PodView::Present(_) => {
-            if view.source.report().is_some_and(|source| keeps_requests(&source.role, migration)) {
-                return Decision::act(Effect::HandOn { epoch: migration.epoch }, Waiting::OldPodGone);
-            }
-            match view.target.present() {
-                Some(pod) if pod.live => end_source(view, Waiting::OldPodGone),
-                Some(_) | None => Decision::act(Effect::ReadLive(Side::Target), Waiting::OldPodGone),
-            }
-        }
+    match view.target.present() {
+        Some(pod) if pod.live => end_source(view, Waiting::OldPodGone),
+        Some(_) | None => Decision::act(Effect::ReadLive(Side::Target), Waiting::OldPodGone),
     }
 }
 
