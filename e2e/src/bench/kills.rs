@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::oracle::Percentiles;
-use crate::scenario::{send, started_again, worker};
+use crate::scenario::{send, started_again};
 use crate::site::{SIDECAR, Signal, Site, SiteKind};
 use crate::trial::{HubOptions, Trial, Verdict};
 
@@ -245,7 +245,7 @@ async fn one(site: &Site, victim: Victim, class: Class) -> Result<Row> {
 }
 
 async fn kill(trial: &mut Trial<'_>, process: &str, victim: Victim) -> Result<()> {
-    let before = worker(trial, process).await?;
+    let before = trial.worker_restarts(process).await?;
     let (site, namespace) = (trial.site(), trial.namespace().to_owned());
     let pod = &before.0;
     let sidecar = async || site.signal_children(&namespace, pod, SIDECAR, Signal::KILL).await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::ResourceExt;
 use processhub_crds::MigrationTrigger;
 use serde_json::json;
 use tokio::time::sleep;
@@ -189,7 +188,7 @@ async fn give_faults(trial: &Trial<'_>, hub: &str, faults: &str) -> Result<()> {
 
 /// Ends the worker, and waits until another start of it serves.
 pub(crate) async fn crash_worker(trial: &Trial<'_>, process: &str, signal: Signal) -> Result<()> {
-    let before = worker(trial, process).await?;
+    let before = trial.worker_restarts(process).await?;
     trial.disturb(process);
     send(trial, &before.0, signal).await?;
     started_again(trial, process, &before).await
@@ -214,7 +213,7 @@ pub(crate) async fn send(trial: &Trial<'_>, pod: &str, signal: Signal) -> Result
 /// Waits until another start of the worker than that one serves.
 pub(crate) async fn started_again(trial: &Trial<'_>, process: &str, before: &(String, i32)) -> Result<()> {
     until("another start of the worker", Duration::from_secs(120), async || {
-        let now = worker(trial, process).await?;
+        let now = trial.worker_restarts(process).await?;
         Ok(if now == *before { Seen::NotYet(format!("{now:?}")) } else { Seen::Yes(()) })
     })
     .await?;
@@ -223,16 +222,6 @@ pub(crate) async fn started_again(trial: &Trial<'_>, process: &str, before: &(St
             condition(seen, "Ready").is_some_and(|condition| condition.status == "True")
         })
         .await
-}
-
-/// The pod that owns the process, and how often the worker was started again in it.
-pub(crate) async fn worker(trial: &Trial<'_>, process: &str) -> Result<(String, i32)> {
-    let owner = trial.owner(process).await?.pod;
-    let pods = trial.pods(process).await?;
-    let status = pods.into_iter().find(|pod| pod.name_any() == owner).and_then(|pod| pod.status);
-    let containers = status.and_then(|status| status.container_statuses).unwrap_or_default();
-    let worker = containers.iter().find(|container| container.name == "worker");
-    Ok((owner, worker.map_or(0, |worker| worker.restart_count)))
 }
 
 /// The requests that died with a worker have an unknown outcome, all others wait; nothing else may show.

@@ -18,7 +18,7 @@ mod transfer;
 mod upgrades;
 mod wishes;
 
-pub(crate) use crashes::{send, started_again, worker};
+pub(crate) use crashes::{send, started_again};
 
 use std::pin::Pin;
 

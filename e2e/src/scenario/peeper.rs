@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Finding;
-use super::crashes::{crash_worker, started_again, worker};
+use super::crashes::{crash_worker, started_again};
 use crate::artifacts::python;
 use crate::site::{SIDECAR, Signal, Site};
 use crate::trial::{Example, HubOptions, Trial};
@@ -91,7 +91,7 @@ async fn article(site: &Site, hub: &str, example: Example) -> Result<Finding> {
     subject.crash(Signal::KILL).await?;
     subject.reads("a kill of the keeper and then of the worker").await?;
     subject.increment().await?;
-    let before = worker(&subject.trial, &name).await?;
+    let before = subject.trial.worker_restarts(&name).await?;
     site.signal(subject.trial.namespace(), &before.0, "worker", Signal::KILL).await?;
     site.signal_children(subject.trial.namespace(), &before.0, SIDECAR, Signal::KILL).await?;
     started_again(&subject.trial, &name, &before).await?;
@@ -104,7 +104,7 @@ async fn article(site: &Site, hub: &str, example: Example) -> Result<Finding> {
     }
     if example == Example::Counter {
         for status in [0, 1] {
-            let before = worker(&subject.trial, &name).await?;
+            let before = subject.trial.worker_restarts(&name).await?;
             subject.trial.set_faults(&name, &format!("exit=increment:{status}")).await?;
             // What became of it nobody knows: it was not applied.
             let number = subject.value + 1000;
