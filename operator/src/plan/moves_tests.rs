@@ -1,9 +1,12 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use processhub_crds::vocabulary::MoveReason;
+use processhub_crds::vocabulary::{MoveReason, ProcessReason};
+use processhub_crds::{MigrationStrategy, MigrationTrigger};
+use processhub_protocol::handover::{Handover, Waiting};
 use processhub_protocol::id::Epoch;
+use processhub_protocol::ledger::{AbortReason, Kind};
 
 use super::*;
-use crate::assignments::FailedMove;
+use crate::assignments::{FailedMove, Moving, MovingPhase, OwnerState};
 use crate::plan::fixture::{Populate, inputs, moving};
 use crate::plan::{Operator, Plan, Requirement, Term, plan};
 

@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use processhub_crds::vocabulary::MoveReason;
 use processhub_protocol::handover::next;
 use processhub_protocol::ledger::{AbortReason, Lost, MoveResult, Transition};
 
 use super::*;
 use crate::assignments::{Assignment, Held};
-use crate::process::incarnation::Trouble;
+use crate::process::incarnation::{Gravity, Trouble};
 use crate::process::observation::tests::{report, seen, sighting};
 use crate::process::record::tests::{end, owner_pod, prepare, started};
 
