@@ -110,6 +110,11 @@ impl Sidecar {
                 }
                 live.worker = seen.clone();
             });
+            if seen == Seen::Nothing {
+                // Nothing is captured from it any more. Who waits for that would wait until another one is there, and so
+                // would a freeze that lets answers out first.
+                self.checkpoints.worker_died();
+            }
         }
         if matches!(seen, Seen::Contract(_)) && !self.speaks_contract() {
             let commit = self.fence.commit(|stored| Ok(Stored { contract: true, ..stored.clone() })).await;

@@ -125,6 +125,36 @@ async fn an_answer_whose_state_died_with_the_worker_is_not_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_state_that_died_with_the_worker() {
+    let operator = Operator::new();
+    let worker = Live::counting();
+    let mut pod = Pod::new("a", 1);
+    pod.config.checkpoint = Checkpoint { class: Some(CheckpointClass::Sync), period: NEVER };
+    // No deadline helps.
+    pod.config.hold.time = NEVER;
+    pod.start_sidecar();
+    worker.start(&pod);
+    operator.start(&pod, 1).await;
+    assert_eq!(tell(&operator, &pod, "one").await, 200);
+    worker.hangs.store(true, Ordering::SeqCst);
+    let captures = worker.captures();
+    let cut = async {
+        while worker.captures() == captures {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pod.kill_worker();
+        // Its sidecar is told of the death by another request, and nothing is captured from then on.
+        let unanswered = tokio::time::timeout(SOON, tell(&operator, &pod, "three")).await;
+        assert!(unanswered.is_err(), "{unanswered:?}");
+    };
+    let both = async { tokio::join!(tell(&operator, &pod, "two"), cut) };
+    let (status, ()) = tokio::time::timeout(PATIENCE, both).await.expect("the answer waits for ever");
+    assert_eq!(status, 502, "what came of it is not known");
+    let state = operator.seal(&pod, 2).await;
+    assert_eq!(state.seq, 1, "what was kept leaves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_does_not_number_its_answers_is_captured_after_each_change() {
     let operator = Operator::new();
     let worker = Live { counts: false, ..Live::counting() };
