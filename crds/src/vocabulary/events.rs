@@ -27,6 +27,8 @@ vocabulary! {
         StateLost = "StateLost",
         /// A deletion was asked for and no target can be had; the state is lost at the deadline in the note.
         StateAtRisk = "StateAtRisk",
+        /// A worker crashes again and again, and no further pod is started for it.
+        RestartLimitExceeded = "RestartLimitExceeded",
         /// An owner that had fenced itself was granted again.
         Regranted = "Regranted",
         /// Every process that is to run the hub's new code does.
