@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kube::ResourceExt;
 use processhub_crds::MigrationTrigger;
 use serde_json::json;
 use tokio::time::sleep;
@@ -150,6 +151,7 @@ pub(super) async fn a_crash_loop_ends_at_its_limit_and_is_mended(site: &Site) ->
     give_faults(&trial, hub, "crash=increment").await?;
     let said = trial.says(process, "Progressing", "RestartLimitExceeded").await?;
     ensure!(said.status == "False" && said.message.contains("spec.worker.restarts"), "{said:?}");
+    trial.event(process, "RestartLimitExceeded").await?;
     let counted = async || {
         let status = trial.processes().get(process).await?.status.unwrap_or_default();
         anyhow::Ok((status.restarts.len(), status.epoch))
@@ -173,6 +175,51 @@ pub(super) async fn a_crash_loop_ends_at_its_limit_and_is_mended(site: &Site) ->
     let verdict = trial.finish().await?;
     verdict.check()?;
     Ok(format!("{}; {}", said.message, verdict.line()))
+}
+
+/// A worker takes more memory than its container may have: the kernel ends it, in its container the first time and in a pod
+/// that another one takes over from after that; what was answered is there, and its neighbour sees nothing of it.
+pub(super) async fn a_worker_runs_out_of_memory(site: &Site) -> Result<Finding> {
+    const MEMORY: &str = "64Mi";
+    let process = "greedy-0";
+    let mut trial = Trial::begin(site, "greedy", options("greedy", "Sync").memory(MEMORY), None).await?;
+    let neighbour = trial.worker_restarts("greedy-1").await?;
+    for _ in 0..2 {
+        trial.under_load(100).await?;
+        let before = trial.worker_restarts(process).await?;
+        trial.disturb(process);
+        trial.set_faults(process, "exhaust=increment").await?;
+        let reason = out_of_memory(&trial, process, &before.0).await?;
+        ensure!(reason == "OOMKilled", "it ended for another reason: {reason}");
+        started_again(&trial, process, &before).await?;
+        trial.process_settled(process).await?;
+    }
+    trial.under_load(100).await?;
+    let status = trial.processes().get(process).await?.status.unwrap_or_default();
+    ensure!(status.may_miss.is_none(), "a loss is said: {:?}", status.may_miss);
+    ensure!(status.restarts.len() == 1, "{} new pods for two crashes", status.restarts.len());
+    ensure!(trial.worker_restarts("greedy-1").await? == neighbour, "its neighbour was started again");
+    let verdict = trial.finish().await?;
+    Ok(format!("twice, {} new pod; {}", status.restarts.len(), judge(&verdict)?))
+}
+
+/// Waits until the worker of that pod has ended; why, as its kubelet says.
+async fn out_of_memory(trial: &Trial<'_>, process: &str, pod: &str) -> Result<String> {
+    until(&format!("the end of the worker of {pod}"), Duration::from_secs(60), async || {
+        let pods = trial.pods(process).await?;
+        let status = pods.into_iter().find(|one| one.name_any() == pod).and_then(|pod| pod.status);
+        let containers = status.and_then(|status| status.container_statuses).unwrap_or_default();
+        let worker = containers.into_iter().find(|container| container.name == "worker");
+        let ended = worker.and_then(|worker| {
+            let now = worker.state.and_then(|state| state.terminated);
+            now.or_else(|| worker.last_state.and_then(|state| state.terminated))
+        });
+        Ok(ended.map_or_else(
+            || Seen::NotYet("it runs".to_owned()),
+            |ended| Seen::Yes(ended.reason.unwrap_or_else(|| format!("exit {}", ended.exit_code))),
+        ))
+    })
+    .await
 }
 
 /// Gives every process code with these faults.

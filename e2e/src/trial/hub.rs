@@ -99,6 +99,8 @@ pub struct HubOptions {
     pub spec: Value,
     /// Further environment of the worker.
     pub environment: Vec<(String, String)>,
+    /// Memory that each worker may use; without bound unless it says so.
+    pub memory: Option<&'static str>,
     /// How many of the first processes have clients; all unless it says less.
     pub driven: u32,
 }
@@ -112,6 +114,7 @@ impl Default for HubOptions {
             state_size: 1024,
             spec: json!({}),
             environment: Vec::new(),
+            memory: None,
             driven: u32::MAX,
         }
     }
@@ -156,6 +159,13 @@ impl HubOptions {
     #[must_use]
     pub fn faults(self, faults: &str) -> Self {
         self.environment("COUNTER_FAULTS", faults)
+    }
+
+    /// With so much memory for each worker.
+    #[must_use]
+    pub fn memory(mut self, limit: &'static str) -> Self {
+        self.memory = Some(limit);
+        self
     }
 
     /// With clients for the first so many processes only.
@@ -209,6 +219,9 @@ pub(super) fn hub(options: &HubOptions, image: &str) -> Value {
     });
     if let Some(command) = command {
         spec["template"]["spec"]["containers"][0]["command"] = command;
+    }
+    if let Some(memory) = options.memory {
+        spec["template"]["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": memory}});
     }
     merge(&mut spec, &options.spec);
     json!({

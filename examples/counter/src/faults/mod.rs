@@ -18,6 +18,9 @@ use axum::response::{IntoResponse, Response};
 use processhub_sdk::Refusal;
 use serde_json::{Value, json};
 
+/// How much memory a worker takes that is to exhaust it, in MiB.
+const MOST_MEMORY: usize = 512;
+
 /// The faults that are switched on.
 #[derive(Clone, Debug, Default)]
 pub struct Faults(Arc<Mutex<Inner>>);
@@ -86,6 +89,9 @@ impl Faults {
     }
 
     fn crash(&self, at: Point) {
+        if self.get().contains(&Fault::Exhaust(at)) {
+            exhaust();
+        }
         let status = self.get().into_iter().find_map(|fault| match fault {
             Fault::Crash(point) if point == at => Some(70),
             Fault::Exit(point, status) if point == at => Some(status),
@@ -112,6 +118,13 @@ impl Faults {
             _ => None,
         })
     }
+}
+
+/// Takes memory until the kernel ends this program; where nothing limits it, it ends itself before the machine suffers.
+fn exhaust() -> ! {
+    let hoard: Vec<Vec<u8>> = (0..MOST_MEMORY).map(|_| std::hint::black_box(vec![1; 1 << 20])).collect();
+    drop(std::hint::black_box(hoard));
+    std::process::exit(70)
 }
 
 async fn number(State(faults): State<Faults>, request: Request, next: Next) -> Response {

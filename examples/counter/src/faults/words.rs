@@ -13,6 +13,8 @@ pub enum Fault {
     Crash(Point),
     /// `exit=POINT:STATUS`: ends there, at once, with that status.
     Exit(Point, u8),
+    /// `exhaust=POINT`: takes memory there until it is ended for it.
+    Exhaust(Point),
     /// `mangle=CALL:HOW`: answers that call of the contract wrongly.
     Mangle(Call, How),
     /// `number=HOW`: numbers its answers to clients wrongly.
@@ -122,7 +124,7 @@ pub enum Numbering {
 /// A text that names no fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, exit=POINT:STATUS, mangle=CALL:HOW or \
+    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, exhaust=POINT, exit=POINT:STATUS, mangle=CALL:HOW or \
      number=ahead|stuck|text, with POINT one of suspend capture checkpoint import activate code-change hangup increment \
      answer, CALL one of info consent suspend resume capture checkpoint read put apply code-change activate, HOW one of \
      too-large too-slow cut-short not-json other-version always-yes pretended missing wrong-state once fickle \
@@ -143,6 +145,7 @@ fn parse(text: &str) -> Option<Fault> {
     Some(match kind {
         "refuse" => Fault::Refuse(point(value)?),
         "crash" => Fault::Crash(point(value)?),
+        "exhaust" => Fault::Exhaust(point(value)?),
         "hang" => {
             let (at, milliseconds) = value.split_once(':')?;
             Fault::Hang(point(at)?, milliseconds.parse().ok()?)
@@ -229,6 +232,7 @@ mod tests {
         assert_eq!("refuse=import".parse(), Ok(Fault::Refuse(Point::Import)));
         assert_eq!("hang=capture:250".parse(), Ok(Fault::Hang(Point::Capture, 250)));
         assert_eq!("crash=answer".parse(), Ok(Fault::Crash(Point::Answer)));
+        assert_eq!("exhaust=increment".parse(), Ok(Fault::Exhaust(Point::Increment)));
         assert_eq!("mangle=info:too-large".parse(), Ok(Fault::Mangle(Call::Info, How::TooLarge)));
         assert_eq!(
             "mangle=checkpoint:unchanged".parse(),
