@@ -81,7 +81,7 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         );
     }
     summary.step("scenarios on the embedded cluster", embedded)?;
-    let mut tests = cargo(["test", "--package", "processhub-e2e", "--test", "redis", "--", "--nocapture"]);
+    let mut tests = cargo(["test", "--workspace", "--test", "redis", "--", "--nocapture"]);
     tests.env(CLUSTER_TESTS, "embedded");
     summary.step("a Redis that moves, on the embedded cluster", tests)?;
     if let Some(why) = no_local {
@@ -89,8 +89,8 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         return Ok(());
     }
     // One cluster at a time: its addresses are fixed, and two cores are just enough for one.
-    let mut tests = cargo(["test", "--no-fail-fast"]);
-    tests.args(["--package", "processhub-local-cluster", "--package", "processhub-embedded-cluster"]);
+    let mut tests =
+        cargo(["test", "--workspace", "--no-fail-fast", "--test", "local", "--test", "conformance"]);
     tests.args(["--", "--test-threads=1", "--nocapture"]);
     tests.env(CLUSTER_TESTS, "local");
     summary.step("tests of the local cluster, and of the embedded one against it", tests)?;
@@ -98,8 +98,8 @@ fn steps(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
 }
 
 fn scenarios(cluster: &str, full: bool) -> Command {
-    let mut tests =
-        cargo(["test", "--package", "processhub-e2e", "--test", "scenarios", "--", "--nocapture"]);
+    // Of the whole workspace: for one package alone its dependencies would be built once more, with fewer features.
+    let mut tests = cargo(["test", "--workspace", "--test", "scenarios", "--", "--nocapture"]);
     tests.env(CLUSTER_TESTS, cluster);
     if full {
         tests.arg("--include-ignored").env("PROCESSHUB_SCENARIO_PROCESSES", "1000");
@@ -122,7 +122,10 @@ fn python(summary: &mut Summary) -> Result<()> {
         summary.skip(&format!("Python SDK: needs python3, version {major}.{minor} or newer"));
         return Ok(());
     }
-    summary.step("sidecar to verify with", cargo(["build", "--quiet", "--package", "processhub-sidecar"]))?;
+    summary.step(
+        "sidecar to verify with",
+        cargo(["build", "--quiet", "--workspace", "--bin", "processhub-sidecar"]),
+    )?;
     let mut tests = Command::new("python3");
     tests.current_dir(root().join("sdk/python")).args(["-B", "-m", "tests"]);
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
