@@ -1,5 +1,7 @@
 //! The processes of containers, as this machine knows them, and signals to them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -8,6 +10,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::task::spawn_blocking;
 
 use super::{Ground, Site, machine, not_ours};
+use crate::wait::{Seen, until};
+
+/// How long a kubelet may take to say that a container runs.
+const SAID: Duration = Duration::from_secs(20);
 
 impl Site {
     /// Sends a signal to every process of a container of a pod.
@@ -53,28 +59,38 @@ impl Site {
     /// # Errors
     /// When it does not run.
     pub async fn processes(&self, namespace: &str, pod: &str, container: &str) -> Result<Vec<Pid>> {
-        let found = match &*self.ground {
+        match &*self.ground {
             Ground::Embedded(embedded) => {
                 let group = embedded.group(namespace, pod, container)?;
-                spawn_blocking(move || machine::of_group(group)).await??
+                let found = spawn_blocking(move || machine::of_group(group)).await??;
+                ensure!(!found.is_empty(), "{container} of {pod} has no process");
+                Ok(found)
             }
+            // A kubelet says a second or two late which container it has started.
             Ground::Local(_) => {
-                let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
-                let status = pods.get(pod).await?.status.unwrap_or_default();
-                let statuses = [status.init_container_statuses, status.container_statuses];
-                let id = statuses
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .find(|status| status.name == container)
-                    .and_then(|status| status.container_id)
-                    .with_context(|| format!("{container} of {pod} does not run"))?;
-                let id = id.rsplit('/').next().unwrap_or_default().to_owned();
-                spawn_blocking(move || machine::of_container(&id)).await??
+                until(&format!("{container} of {pod} to run"), SAID, async || {
+                    let found = self.contained(namespace, pod, container).await?;
+                    Ok(if found.is_empty() {
+                        Seen::NotYet("no process".to_owned())
+                    } else {
+                        Seen::Yes(found)
+                    })
+                })
+                .await
             }
-            Ground::Existing(_) => return not_ours(),
-        };
-        ensure!(!found.is_empty(), "{container} of {pod} has no process");
-        Ok(found)
+            Ground::Existing(_) => not_ours(),
+        }
+    }
+
+    /// The processes of a container, as far as its kubelet has said which it is.
+    async fn contained(&self, namespace: &str, pod: &str, container: &str) -> Result<Vec<Pid>> {
+        let pods: Api<Pod> = Api::namespaced(self.client(), namespace);
+        let status = pods.get(pod).await?.status.unwrap_or_default();
+        let statuses = [status.init_container_statuses, status.container_statuses];
+        let mut statuses = statuses.into_iter().flatten().flatten();
+        let id = statuses.find(|status| status.name == container).and_then(|status| status.container_id);
+        let Some(id) = id else { return Ok(Vec::new()) };
+        let id = id.rsplit('/').next().unwrap_or_default().to_owned();
+        spawn_blocking(move || machine::of_container(&id)).await?
     }
 }
