@@ -47,13 +47,7 @@ pub async fn run(options: Options) -> Result<()> {
         println!("{name:<20} {:>6.2} MB{limit}", bytes as f64 / 1e6);
     }
     let site = Site::start_with(options.cluster, 3, binaries).await?;
-    let result = tokio::select! {
-        result = measure(&site, options.processes) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
-    let stopped = site.stop().await;
-    result?;
-    stopped
+    super::on(site, async |site| measure(site, options.processes).await).await
 }
 
 async fn measure(site: &Site, processes: u32) -> Result<()> {

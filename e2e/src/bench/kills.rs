@@ -131,17 +131,7 @@ struct Row {
 /// When the cluster does not come up, or something was lost that its class promises to keep, or that nobody says.
 pub async fn run(options: Options) -> Result<()> {
     let site = Site::start(options.cluster, 2).await?;
-    let result = tokio::select! {
-        result = measure(&site, &options) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
-    let stopped = site.stop().await;
-    let rows = result?;
-    stopped?;
-    if let Some(path) = &options.summary {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)
-            .with_context(|| format!("write {}", path.display()))?;
-    }
+    let rows = super::on(site, async |site| measure(site, &options).await).await?;
     for Row { victim, class, missing, said_from, .. } in &rows {
         let kept = *class == Class::Sync && !victim.takes_disk();
         ensure!(!kept || *missing == 0, "{victim:?}, {class:?}: {missing} acknowledged requests were lost");
@@ -186,6 +176,7 @@ async fn measure(site: &Site, options: &Options) -> Result<Vec<Row>> {
                 row.new_pods
             );
             rows.push(row);
+            super::save(options.summary.as_deref(), &rows)?;
             site.tidy().await?;
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kube::api::PostParams;
 use processhub_crds::{HubProcess, MigrationTrigger};
 use serde::Serialize;
@@ -82,17 +82,7 @@ pub async fn run(options: Options) -> Result<()> {
         "a node has to join and be drained: --cluster embedded or local"
     );
     let site = Site::start(options.cluster, options.nodes).await?;
-    let result = tokio::select! {
-        result = measure(&site, &options) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
-    let stopped = site.stop().await;
-    let summary = result?;
-    stopped?;
-    if let Some(path) = &options.summary {
-        std::fs::write(path, serde_json::to_vec_pretty(&summary)?)
-            .with_context(|| format!("write {}", path.display()))?;
-    }
+    let summary = super::on(site, async |site| measure(site, &options).await).await?;
     anyhow::ensure!(summary.rows.iter().all(|row| row.lost == 0), "acknowledged requests were lost");
     Ok(())
 }
@@ -113,15 +103,14 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
         "errors",
         "writes/move"
     );
-    let mut rows = Vec::new();
-    let mut floor = Percentiles::default();
+    let mut summary = Summary { floor: Percentiles::default(), rows: Vec::new() };
     for &processes in &options.processes {
         for &state_size in &options.state_sizes {
             let name = format!("bench-{processes}-{}", state_size >> 10);
             let hub = HubOptions::of(&name, processes).state_size(state_size);
             let trial = Trial::begin(site, &name, hub, None).await?;
-            if rows.is_empty() {
-                floor = measure_floor(&trial).await?;
+            if summary.rows.is_empty() {
+                summary.floor = measure_floor(&trial).await?;
             }
             let row = one(site, trial, processes, state_size).await?;
             println!(
@@ -146,15 +135,16 @@ async fn measure(site: &Site, options: &Options) -> Result<Summary> {
             for sample in &row.seen {
                 println!("  seen: {sample}");
             }
-            rows.push(row);
+            summary.rows.push(row);
+            super::save(options.summary.as_deref(), &summary)?;
             site.tidy().await?;
         }
     }
     println!(
         "floor of a blackout (three round trips on loopback and one status write): p50 {:.1} p99 {:.1} ms",
-        floor.p50, floor.p99
+        summary.floor.p50, summary.floor.p99
     );
-    Ok(Summary { floor, rows })
+    Ok(summary)
 }
 
 async fn one(site: &Site, trial: Trial<'_>, processes: u32, state_size: u64) -> Result<Row> {
