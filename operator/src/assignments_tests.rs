@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::fixture::go;
 
 fn process(uid: &str) -> ProcessKey {
     ProcessKey { uid: uid.into(), namespace: "ns".into(), name: format!("p-{uid}") }
@@ -27,18 +28,6 @@ fn facts(uid: &str, hub: &str) -> ProcessFacts {
         failed_transfer: None,
         code: CodeFacts::default(),
     }
-}
-
-fn go(node: &str) -> Assignment {
-    let go = Go {
-        kind: Kind::HotSwap,
-        node: node.into(),
-        trigger: MigrationTrigger::Rebalance,
-        revision: String::new(),
-        epoch: Epoch(0),
-        hub: "a".into(),
-    };
-    Assignment { go: Some(go), ..Assignment::default() }
 }
 
 #[test]

@@ -18,16 +18,11 @@ async fn verify_with(environment: &[(&str, &str)], change: impl FnOnce(&mut Argu
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, a, b] = std::process::id().to_be_bytes();
     let host = [127, 192 | (a >> 2), b, NEXT.fetch_add(1, Ordering::SeqCst)];
-    let call = |method: &str, path: &str, body: &str| ClientCall {
-        method: method.into(),
-        path: path.into(),
-        body: body.into(),
-    };
     let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_counter").to_owned()]);
     arguments.control = SocketAddr::from((host, 9700));
     arguments.listen = SocketAddr::from((host, 8080));
-    arguments.change = Some(call("POST", "/increment", r#"{"client": "v", "number": 1}"#));
-    arguments.read = Some(call("GET", "/audit", ""));
+    arguments.change = ClientCall::parse(r#"POST /increment {"client": "v", "number": 1}"#);
+    arguments.read = ClientCall::parse("GET /audit");
     arguments.environment = environment
         .iter()
         .filter(|(_, value)| !value.is_empty())

@@ -9,16 +9,11 @@ use processhub_sidecar::verify::{Arguments, ClientCall, run};
 async fn the_room_keeps_every_rule_of_the_contract() {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let host = [127, 64 | (a & 0x3f), b, c.max(2)];
-    let call = |method: &str, path: &str, body: &str| ClientCall {
-        method: method.into(),
-        path: path.into(),
-        body: body.into(),
-    };
     let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_room").to_owned()]);
     arguments.control = SocketAddr::from((host, 9700));
     arguments.listen = SocketAddr::from((host, 8080));
-    arguments.change = Some(call("POST", "/plays/ann", r#"{"points": 3}"#));
-    arguments.read = Some(call("GET", "/scores", ""));
+    arguments.change = ClientCall::parse(r#"POST /plays/ann {"points": 3}"#);
+    arguments.read = ClientCall::parse("GET /scores");
     let report = run(arguments).await.unwrap();
     assert!(report.is_right(), "{report}");
 }

@@ -9,7 +9,7 @@ use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
 
 use processhub_operator::assignments::{
-    CodeFacts, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
+    Assignment, CodeFacts, Go, HubKey, Moving, MovingPhase, OwnerState, ProcessFacts, ProcessKey,
 };
 use processhub_operator::plan::{Child, Hub, Inputs, Memory, Node, Process, Upgrade};
 
@@ -80,6 +80,19 @@ pub(crate) fn moving(from: &str, to: &str, phase: MovingPhase) -> Moving {
         phase,
         revision: String::new(),
     }
+}
+
+/// The permission to move there.
+pub(crate) fn go(node: &str) -> Assignment {
+    let go = Go {
+        kind: Kind::HotSwap,
+        node: node.into(),
+        trigger: MigrationTrigger::Rebalance,
+        revision: String::new(),
+        epoch: Epoch(7),
+        hub: "cart".into(),
+    };
+    Assignment { go: Some(go), ..Assignment::default() }
 }
 
 /// Processes among the inputs.

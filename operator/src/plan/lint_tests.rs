@@ -1,22 +1,7 @@
-use processhub_crds::MigrationTrigger;
-use processhub_protocol::id::Epoch;
-
 use super::*;
-use crate::assignments::{Assignment, Go};
+use crate::assignments::Assignment;
 use crate::plan::Child;
-use crate::plan::fixture::{Populate, inputs, moving};
-
-fn go(node: &str) -> Assignment {
-    let go = Go {
-        kind: Kind::HotSwap,
-        node: node.into(),
-        trigger: MigrationTrigger::Rebalance,
-        revision: String::new(),
-        epoch: Epoch(7),
-        hub: "cart".into(),
-    };
-    Assignment { go: Some(go), ..Assignment::default() }
-}
+use crate::plan::fixture::{Populate, go, inputs, moving};
 
 fn world() -> Inputs {
     let mut inputs = inputs(2, &["n1", "n2"]);

@@ -116,7 +116,9 @@ impl Arguments {
 }
 
 impl ClientCall {
-    fn parse(text: &str) -> Option<Self> {
+    /// `METHOD PATH [BODY]`; none of anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.trim().splitn(3, ' ');
         let (method, path) = (words.next()?, words.next()?);
         let sound = path.starts_with('/') && method.bytes().all(|byte| byte.is_ascii_uppercase());

@@ -55,16 +55,11 @@ async fn every_version_keeps_every_rule_of_the_contract() {
     for vsn in ["1", "2", "3"] {
         let [_, _, a, b] = std::process::id().to_be_bytes();
         let host = [127, 192 | (a >> 2), b, vsn.as_bytes()[0]];
-        let call = |method: &str, path: &str, body: &str| ClientCall {
-            method: method.into(),
-            path: path.into(),
-            body: body.into(),
-        };
         let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_account").to_owned()]);
         arguments.control = SocketAddr::from((host, 9700));
         arguments.listen = SocketAddr::from((host, 8080));
-        arguments.change = Some(call("POST", "/deposit", r#"{"amount": 5}"#));
-        arguments.read = Some(call("GET", "/balance", ""));
+        arguments.change = ClientCall::parse(r#"POST /deposit {"amount": 5}"#);
+        arguments.read = ClientCall::parse("GET /balance");
         arguments.environment = vec![("ACCOUNT_VSN".into(), vsn.into())];
         let report = run(arguments).await.unwrap();
         assert!(report.is_right(), "version {vsn}: {report}");
