@@ -182,7 +182,8 @@ pub(super) async fn a_crash_loop_ends_at_its_limit_and_is_mended(site: &Site) ->
 pub(super) async fn a_worker_runs_out_of_memory(site: &Site) -> Result<Finding> {
     const MEMORY: &str = "64Mi";
     let process = "greedy-0";
-    let mut trial = Trial::begin(site, "greedy", options("greedy", "Sync").memory(MEMORY), None).await?;
+    let options = options("greedy", "Sync").memory(MEMORY).environment("COUNTER_FAULTS_BY_CLIENTS", "true");
+    let mut trial = Trial::begin(site, "greedy", options, None).await?;
     let neighbour = trial.worker_restarts("greedy-1").await?;
     for _ in 0..2 {
         trial.under_load(100).await?;
