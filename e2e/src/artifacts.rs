@@ -109,7 +109,7 @@ impl Binaries {
         };
         let host = host_triple()?;
         println!("building operator, sidecar, adapter, example workers and clients (profile {profile})");
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = crate::cargo::cargo();
         cargo
             .current_dir(&root)
             .args(["build", "--locked", "--quiet", "--profile", profile, "--target", &host])

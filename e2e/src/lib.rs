@@ -3,6 +3,7 @@
 
 pub mod artifacts;
 pub mod bench;
+pub mod cargo;
 pub mod demo;
 pub mod journal;
 pub mod load;

@@ -1,10 +1,9 @@
 //! `cargo xtask bench`: what things cost, measured.
 
-use std::process::Command as Process;
-
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use processhub_e2e::bench::{footprint, kills, moves};
+use processhub_e2e::cargo::cargo;
 use tokio::runtime::Runtime;
 
 /// What is measured.
@@ -35,8 +34,7 @@ pub fn run(command: Command) -> Result<()> {
 
 /// A program of its own beside the code that it times.
 fn placement() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Process::new(cargo)
+    let status = cargo()
         .args(["bench", "--quiet", "--package", "processhub-operator", "--bench", "placement"])
         .status()
         .context("cargo cannot be started")?;

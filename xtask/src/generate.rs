@@ -3,9 +3,8 @@
 //! Each generated file has a test that fails when the file is stale, and rewrites it when it is asked to. Running those
 //! tests is therefore all there is to do, and what is written is what will be compared.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
+use processhub_e2e::cargo::cargo;
 
 /// Crates and the tests in them that write files.
 const WRITERS: [(&str, &str); 3] = [
@@ -20,8 +19,7 @@ const WRITERS: [(&str, &str); 3] = [
 /// When a crate does not build or a file cannot be written; its own output says why.
 pub fn run() -> Result<()> {
     for (package, test) in WRITERS {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let status = cargo()
             .args(["test", "--quiet", "--package", package, test])
             .env("UPDATE_GENERATED", "1")
             .status()

@@ -1,8 +1,7 @@
 //! `cargo xtask model`: the exhaustive exploration of the protocol.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
+use processhub_e2e::cargo::cargo;
 
 /// Explores every scenario, and refutes each rule's absence.
 #[derive(clap::Args)]
@@ -23,8 +22,7 @@ pub struct Arguments {
 /// # Errors
 /// When it does not build or finds what must not be; its own output says what.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = cargo()
         .args(["run", "--quiet", "--package", "processhub-model", "--"])
         .args(arguments.deep.then_some("--deep"))
         .args(arguments.brief.then_some("--brief"))

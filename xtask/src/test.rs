@@ -169,7 +169,7 @@ fn local_cluster_impossible() -> Option<String> {
 }
 
 fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = processhub_e2e::cargo::cargo();
     // The reason of a failure is its last line; a page of the runtime's frames hides it.
     command.current_dir(root()).args(arguments).env("RUST_LIB_BACKTRACE", "0");
     command
