@@ -21,8 +21,8 @@ async fn verify_with(environment: &[(&str, &str)], change: impl FnOnce(&mut Argu
     let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_counter").to_owned()]);
     arguments.control = SocketAddr::from((host, 9700));
     arguments.listen = SocketAddr::from((host, 8080));
-    arguments.change = ClientCall::parse(r#"POST /increment {"client": "v", "number": 1}"#);
-    arguments.read = ClientCall::parse("GET /audit");
+    arguments.change = Some(ClientCall::parse(r#"POST /increment {"client": "v", "number": 1}"#).unwrap());
+    arguments.read = Some(ClientCall::parse("GET /audit").unwrap());
     arguments.environment = environment
         .iter()
         .filter(|(_, value)| !value.is_empty())

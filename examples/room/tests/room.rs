@@ -12,8 +12,8 @@ async fn the_room_keeps_every_rule_of_the_contract() {
     let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_room").to_owned()]);
     arguments.control = SocketAddr::from((host, 9700));
     arguments.listen = SocketAddr::from((host, 8080));
-    arguments.change = ClientCall::parse(r#"POST /plays/ann {"points": 3}"#);
-    arguments.read = ClientCall::parse("GET /scores");
+    arguments.change = Some(ClientCall::parse(r#"POST /plays/ann {"points": 3}"#).unwrap());
+    arguments.read = Some(ClientCall::parse("GET /scores").unwrap());
     let report = run(arguments).await.unwrap();
     assert!(report.is_right(), "{report}");
 }

@@ -179,6 +179,7 @@ async fn write(
     status::refresh(&mut after, after_write(transition), status::Outlook::Expected);
     let written = context.failpoints.pass(point, replace_status(context, &after.object)).await?;
     memory.wrote(&written);
+    tell::limit(context, &seen.object, &written);
     after.object = written;
     after.age();
     *seen = after;

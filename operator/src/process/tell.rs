@@ -1,8 +1,12 @@
 //! Tells what was written: events and metrics. Decides nothing.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use processhub_crds::vocabulary::EventReason;
-use processhub_crds::{ActiveMigration, MigrationKind, MigrationRecord, MigrationResult, MigrationTrigger};
+use processhub_crds::vocabulary::{EventReason, ProcessCondition, ProcessReason};
+use processhub_crds::{
+    ActiveMigration, HubProcess, MigrationKind, MigrationRecord, MigrationResult, MigrationTrigger,
+    conditions,
+};
 use processhub_protocol::ledger::{AbortReason, Transition};
 
 use super::observation::Observation;
@@ -102,6 +106,19 @@ fn ended(context: &Context, seen: &Observation, last: &MigrationRecord) {
         let labels = ByHub { namespace: hub.namespace, hub: hub.name };
         context.metrics.migration_blackout_seconds.get_or_create(&labels).observe(seconds);
     }
+}
+
+/// A status was written, with whatever write: says once that no further pod is started for a worker that crashes.
+pub(crate) fn limit(context: &Context, before: &HubProcess, written: &HubProcess) {
+    if let (None, Some(news)) = (limit_exceeded(before), limit_exceeded(written)) {
+        context.events.warning(written.object_ref(&()), EventReason::RestartLimitExceeded, &news.message);
+    }
+}
+
+fn limit_exceeded(object: &HubProcess) -> Option<&Condition> {
+    let conditions = &object.status.as_ref()?.conditions;
+    let progressing = conditions::get(conditions, ProcessCondition::Progressing.as_str())?;
+    (progressing.reason == ProcessReason::RestartLimitExceeded.as_str()).then_some(progressing)
 }
 
 fn way(migration: &ActiveMigration) -> String {

@@ -17,7 +17,7 @@ use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::Observation;
 use super::wish::Settled;
-use super::{Done, apply, facts, pace, record, status, wish};
+use super::{Done, apply, facts, pace, record, status, tell, wish};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
@@ -194,21 +194,6 @@ fn tell_loss(context: &Context, seen: &Observation, written: &HubProcess) {
     }
 }
 
-/// What the condition says from now on, to whoever does not look at it.
-fn tell_limit(context: &Context, before: &HubProcess, written: &HubProcess) {
-    let progressing = |object: &HubProcess| {
-        let conditions = &object.status.as_ref()?.conditions;
-        conditions::get(conditions, ProcessCondition::Progressing.as_str()).cloned()
-    };
-    let exceeded = |object: &HubProcess| {
-        let limit = ProcessReason::RestartLimitExceeded.as_str();
-        progressing(object).filter(|condition| condition.reason == limit)
-    };
-    if let (None, Some(news)) = (exceeded(before), exceeded(written)) {
-        context.events.warning(written.object_ref(&()), EventReason::RestartLimitExceeded, &news.message);
-    }
-}
-
 /// Writes conditions that have been out of date for a while; returns when to look again for it.
 async fn write_conditions(
     context: &Context,
@@ -232,7 +217,7 @@ async fn write_conditions(
             memory.stale_since = None;
             memory.wrote(&written);
             tell_loss(context, seen, &written);
-            tell_limit(context, &seen.object, &written);
+            tell::limit(context, &seen.object, &written);
             seen.object = written;
             Ok(pace::RESYNC)
         }

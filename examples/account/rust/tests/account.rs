@@ -58,8 +58,8 @@ async fn every_version_keeps_every_rule_of_the_contract() {
         let mut arguments = Arguments::new(vec![env!("CARGO_BIN_EXE_account").to_owned()]);
         arguments.control = SocketAddr::from((host, 9700));
         arguments.listen = SocketAddr::from((host, 8080));
-        arguments.change = ClientCall::parse(r#"POST /deposit {"amount": 5}"#);
-        arguments.read = ClientCall::parse("GET /balance");
+        arguments.change = Some(ClientCall::parse(r#"POST /deposit {"amount": 5}"#).unwrap());
+        arguments.read = Some(ClientCall::parse("GET /balance").unwrap());
         arguments.environment = vec![("ACCOUNT_VSN".into(), vsn.into())];
         let report = run(arguments).await.unwrap();
         assert!(report.is_right(), "version {vsn}: {report}");

@@ -124,8 +124,8 @@ pub enum Numbering {
 /// A text that names no fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, exhaust=POINT, exit=POINT:STATUS, mangle=CALL:HOW or \
-     number=ahead|stuck|text, with POINT one of suspend capture checkpoint import activate code-change hangup increment \
+    "`{0}` is no fault: use refuse=POINT, hang=POINT:MILLISECONDS, crash=POINT, exhaust=POINT, exit=POINT:STATUS, \
+     mangle=CALL:HOW or number=ahead|stuck|text, with POINT one of suspend capture checkpoint import activate code-change hangup increment \
      answer, CALL one of info consent suspend resume capture checkpoint read put apply code-change activate, HOW one of \
      too-large too-slow cut-short not-json other-version always-yes pretended missing wrong-state once fickle \
      other-since unchanged delta-pretended no-may-miss strict same-instance"
