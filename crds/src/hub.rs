@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::partition::PartitionTolerance;
 use crate::rules;
 use crate::upgrade::{Revision, Upgrade};
 use crate::vocabulary::vocabulary;
@@ -33,6 +34,9 @@ use crate::vocabulary::vocabulary;
     validation = rules::headless_retention(),
     validation = rules::upgrade_to_come(),
     validation = rules::upgrade_of_cold_swaps(),
+    validation = rules::lease_of_cold_swaps(),
+    validation = rules::quorum_size(),
+    validation = rules::divergence(),
     validation = rules::sync_without_answers(),
     scale(
         spec_replicas_path = ".spec.replicas",
@@ -103,6 +107,9 @@ pub struct ProcessHubSpec {
     /// When a process is taken over from a node that cannot be reached.
     #[serde(default)]
     pub failover: Failover,
+    /// Who may take over from nodes that cannot be reached, where `failover` is `OnLease`.
+    #[serde(default)]
+    pub partition_tolerance: PartitionTolerance,
     /// How the state is kept against a crash of its worker.
     #[serde(default)]
     pub checkpoint: Checkpoint,
@@ -356,6 +363,9 @@ vocabulary! {
         /// Once the old incarnation is proven dead. Until then a process serves as long as it runs.
         #[default]
         OnProof = "OnProof",
+        /// Some twelve seconds after it was last heard. A process serves only while the operator renews its lease: one whose
+        /// operators are gone for longer than that pauses.
+        OnLease = "OnLease",
     }
 }
 
@@ -426,7 +436,7 @@ pub struct ProcessHubStatus {
     /// The nodes that the hub may use and that are fit to be a target.
     #[serde(default)]
     pub members: HubMembers,
-    /// Accepted, Ready, Progressing, Rebalanced, Degraded.
+    /// Accepted, Ready, Progressing, Rebalanced, Degraded, QuorumAvailable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

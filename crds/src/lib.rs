@@ -17,6 +17,7 @@ pub mod generate;
 mod hub;
 pub mod limits;
 mod migration;
+mod partition;
 mod process;
 pub mod rules;
 mod schema;
@@ -33,7 +34,8 @@ pub use migration::{
     ActiveMigration, Incarnation, MayMiss, MigrationKind, MigrationPhase, MigrationRecord, MigrationResult,
     MigrationSummary, MigrationTrigger,
 };
-pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner};
+pub use partition::{PartitionStrategy, PartitionTolerance};
+pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner, Tenure};
 pub use upgrade::{FailedUpgrade, Revision, Upgrade, UpgradeStrategy, is_down, revisions};
 
 /// The API group of every resource here.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::migration::{ActiveMigration, MayMiss, MigrationRecord, MigrationSummary};
 use crate::rules;
 use crate::upgrade::FailedUpgrade;
+use crate::vocabulary::vocabulary;
 
 /// A named process of a hub, with one state. The object's name is the process's name, its labels are its tags.
 ///
@@ -157,6 +158,22 @@ pub struct Owner {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 34))]
     pub hub: String,
+    /// For how long it may acknowledge; absent: as long as it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenure: Option<Tenure>,
+    /// The highest epoch when its fencing began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_at: Option<u64>,
+}
+
+vocabulary! {
+    /// For how long an owner may acknowledge, in a hub with `failover: OnLease`.
+    Tenure {
+        /// While it holds a lease, which the operator renews every 2.5 s.
+        Leased = "Leased",
+        /// It does not answer and its lease is not renewed any more: it is about to be taken over.
+        Fencing = "Fencing",
+    }
 }
 
 impl HubProcessStatus {

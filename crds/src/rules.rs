@@ -13,6 +13,18 @@ pub const HANDOVER_WITH_REPLICATION: &str = "handover_with_replication_not_suppo
 pub const UPGRADE_OF_COLD_SWAPS: &str = "invalid_config: spec.upgrade.strategy: would run the new worker beside the \
      old one, which migration.strategy ColdSwap rules out; remove it or use ColdSwap";
 
+/// The refusal of a take-over that would run two workers of a hub of cold swaps.
+pub const LEASE_OF_COLD_SWAPS: &str = "invalid_config: spec.failover: OnLease starts a worker beside one that may run \
+     on and only acknowledges nothing, which ColdSwap rules out; use OnProof or HotSwap";
+
+/// The refusal of a quorum of no size.
+pub const QUORUM_SIZE: &str = "invalid_config: spec.partitionTolerance.quorumSize: StaticQuorum needs a number of nodes, \
+     DynamicQuorum a percentage of at most 100; set it";
+
+/// The refusal of two owners.
+pub const DIVERGENCE: &str = "invalid_config: spec.partitionTolerance.strategy: Divergence is not available in this \
+     version; use MajorityQuorum, StaticQuorum or DynamicQuorum";
+
 /// The refusal of the strategies that are to come.
 pub const UPGRADE_TO_COME: &str = "invalid_config: spec.upgrade.strategy: InPlace and Live are not available in this \
      version; use HotSwap or ColdSwap";
@@ -91,6 +103,36 @@ pub(crate) fn upgrade_of_cold_swaps() -> Rule {
          self.spec.upgrade.strategy != 'HotSwap'",
         UPGRADE_OF_COLD_SWAPS,
         ".spec.upgrade.strategy",
+    )
+}
+
+/// Who holds no lease acknowledges nothing, but its worker runs.
+pub(crate) fn lease_of_cold_swaps() -> Rule {
+    invalid(
+        "self.spec.failover != 'OnLease' || (self.spec.migration.strategy != 'ColdSwap' && \
+         (!has(self.spec.upgrade.strategy) || self.spec.upgrade.strategy != 'ColdSwap'))",
+        LEASE_OF_COLD_SWAPS,
+        ".spec.failover",
+    )
+}
+
+/// A number that nobody chose would decide who takes over.
+pub(crate) fn quorum_size() -> Rule {
+    invalid(
+        "!(self.spec.partitionTolerance.strategy in ['StaticQuorum', 'DynamicQuorum']) || \
+         (has(self.spec.partitionTolerance.quorumSize) && (self.spec.partitionTolerance.strategy == 'StaticQuorum' || \
+         self.spec.partitionTolerance.quorumSize <= 100))",
+        QUORUM_SIZE,
+        ".spec.partitionTolerance.quorumSize",
+    )
+}
+
+/// Nothing is accepted that would be ignored.
+pub(crate) fn divergence() -> Rule {
+    forbidden(
+        "self.spec.partitionTolerance.strategy != 'Divergence'",
+        DIVERGENCE,
+        ".spec.partitionTolerance.strategy",
     )
 }
 

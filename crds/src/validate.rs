@@ -18,9 +18,9 @@ use serde_json::Value;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLICAS, RESERVED_PORTS};
 use crate::vocabulary::HubReason;
 use crate::{
-    CheckpointClass, DistributionStrategy, HubProcess, Migration, MigrationStrategy, ProcessHub,
-    ProcessHubSpec, Protocol, RedundancyStrategy, ServiceKind, StaticProcess, Upgrade, UpgradeStrategy,
-    Worker, rules,
+    CheckpointClass, DistributionStrategy, Failover, HubProcess, Migration, MigrationStrategy,
+    PartitionStrategy, PartitionTolerance, ProcessHub, ProcessHubSpec, Protocol, RedundancyStrategy,
+    ServiceKind, StaticProcess, Upgrade, UpgradeStrategy, Worker, rules,
 };
 
 /// One thing that is wrong with a resource.
@@ -199,6 +199,7 @@ pub fn validate(hub: &ProcessHub) -> Result<ValidatedHub, Invalid> {
     check_redundancy(spec, &mut errors);
     check_worker(spec, &mut errors);
     check_upgrade(spec, &mut errors);
+    check_partition(&spec.partition_tolerance, &mut errors);
     if spec.worker.protocol == Protocol::TCP && spec.checkpoint.class == Some(CheckpointClass::Sync) {
         errors.push(FieldError::new(
             "spec.checkpoint.class",
@@ -293,7 +294,37 @@ fn check_upgrade(spec: &ProcessHubSpec, errors: &mut Vec<FieldError>) {
             "InPlace and Live are not available in this version; use HotSwap or ColdSwap",
         ));
     }
+    let cold = spec.migration.strategy == MigrationStrategy::ColdSwap
+        || *strategy == Some(UpgradeStrategy::ColdSwap);
+    if cold && spec.failover == Failover::OnLease {
+        errors.push(FieldError::new(
+            "spec.failover",
+            "OnLease starts a worker beside one that may run on and only acknowledges nothing, which ColdSwap rules out; \
+             use OnProof or HotSwap",
+        ));
+    }
     check_config("spec.upgrade.extra", extra, errors);
+}
+
+fn check_partition(partition: &PartitionTolerance, errors: &mut Vec<FieldError>) {
+    let size = partition.quorum_size;
+    let fits = match partition.strategy {
+        PartitionStrategy::MajorityQuorum | PartitionStrategy::Divergence => true,
+        PartitionStrategy::StaticQuorum => size.is_some_and(|size| size >= 1),
+        PartitionStrategy::DynamicQuorum => size.is_some_and(|size| (1..=100).contains(&size)),
+    };
+    if !fits {
+        errors.push(FieldError::new(
+            "spec.partitionTolerance.quorumSize",
+            "StaticQuorum needs a number of nodes, DynamicQuorum a percentage of at most 100; set it",
+        ));
+    }
+    if partition.strategy == PartitionStrategy::Divergence {
+        errors.push(FieldError::new(
+            "spec.partitionTolerance.strategy",
+            "Divergence is not available in this version; use MajorityQuorum, StaticQuorum or DynamicQuorum",
+        ));
+    }
 }
 
 fn check_processes(

@@ -53,6 +53,8 @@ pub struct Assignment {
     pub held: Option<Held>,
     /// Whether the process may leave for the hub that its object names; said by the hub of its owner.
     pub lets_go: bool,
+    /// Whether its owner, which does not answer, may be taken over when its lease has ended.
+    pub take_over: bool,
 }
 
 /// A move that may begin.
@@ -104,6 +106,8 @@ pub struct ProcessFacts {
     pub node: Option<String>,
     /// What the owner is like.
     pub owner: OwnerState,
+    /// Whether the owner is being fenced; then it is dead here, and its node no place to go to.
+    pub fenced: bool,
     /// The move under way.
     pub moving: Option<Moving>,
     /// Whether the worker can hand over; `None` while it has not said.

@@ -23,6 +23,7 @@ fn facts(uid: &str, hub: &str) -> ProcessFacts {
         moving: None,
         capable: None,
         waiting: Waiting::Placement,
+        fenced: false,
         settled_by_wish: false,
         failed: None,
         failed_transfer: None,

@@ -42,6 +42,12 @@ points! {
     Abort = "abort",
     /// The write that ends the move.
     End = "end",
+    /// The write that ends the renewals of an owner's lease.
+    Fence = "fence",
+    /// The write that begins them again.
+    Unfence = "unfence",
+    /// The command that renews an owner's lease.
+    Renew = "renew",
     /// The creation of the target's pod.
     CreatePod = "create-pod",
     /// The command to the target to try a copy of the state.
@@ -95,6 +101,9 @@ impl From<&Effect> for Point {
             Effect::Write(Transition::Commit { .. }) => Self::Commit,
             Effect::Write(Transition::Abort { .. }) => Self::Abort,
             Effect::Write(Transition::End { .. }) => Self::End,
+            Effect::Write(Transition::Fence) => Self::Fence,
+            Effect::Write(Transition::Unfence) => Self::Unfence,
+            Effect::Renew { .. } => Self::Renew,
             Effect::CreatePod { .. } => Self::CreatePod,
             Effect::Trial { .. } => Self::Trial,
             Effect::Freeze { .. } => Self::Freeze,
@@ -220,7 +229,11 @@ mod tests {
                 record: RecordId::from("r"),
                 state: None,
                 lost: None,
+                leased: false,
             }),
+            Effect::Write(Transition::Fence),
+            Effect::Write(Transition::Unfence),
+            Effect::Renew { epoch },
             Effect::Write(Transition::Abort { reason: AbortReason::Cancelled }),
             Effect::Write(Transition::End { result: MoveResult::Succeeded }),
             Effect::CreatePod { name: "p-1".into(), node: "n".into(), epoch, gated: false },

@@ -9,7 +9,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use processhub_protocol::wire::{
-    Activate, Freeze, HandOn, Import, LetGo, Refusal, Report, TOKEN_HEADER, Thaw, Trial, path,
+    Activate, Freeze, HandOn, Import, LetGo, Refusal, Renew, Report, TOKEN_HEADER, Thaw, Trial, path,
 };
 use serde::Serialize;
 use tokio::time::timeout;
@@ -182,6 +182,19 @@ impl SidecarClient {
         patience: Duration,
     ) -> Result<Report, SidecarError> {
         self.command(to, path::THAW, command, patience).await
+    }
+
+    /// Gives an owner another lease; answers with the report after it.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn renew(
+        &self,
+        to: &Address,
+        command: &Renew,
+        patience: Duration,
+    ) -> Result<Report, SidecarError> {
+        self.command(to, path::RENEW, command, patience).await
     }
 
     /// Commands a sealed source to forward to a successor that does not serve yet; answers with the report after it.

@@ -10,7 +10,7 @@ use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
 use crate::rules::{Rule, enforced};
 use crate::wire::{
     Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, LetGo, Peer,
-    Refusal, RefusalCode, Thaw, Trial,
+    Refusal, RefusalCode, Renew, Thaw, Trial,
 };
 
 /// What a sidecar must never forget. Written with a checksum, synced, before any answer that depends on it.
@@ -312,6 +312,18 @@ impl Record {
             Role::Standby | Role::Delivered { .. } | Role::Retired { .. } => None,
         };
         Ok(self.obeying(command.epoch, Step::TakeOver, Role::Active { epoch: command.epoch, kept }))
+    }
+
+    /// Judges a renewal of the lease: only who serves at that very epoch has one.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale grant, wrong record, or a role other than Active at this epoch.
+    pub fn judge_renew(&self, command: &Renew, clock: &Clock) -> Judged<()> {
+        self.judge_addressee(&command.to)?;
+        match self.role {
+            Role::Active { epoch, .. } if epoch == command.epoch => self.judge_grant(&command.grant, clock),
+            _ => Err(self.wrong_role(CommandKind::Renew, "Active at that epoch")),
+        }
     }
 
     /// Judges the successor's call to forward to it.

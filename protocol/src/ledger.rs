@@ -27,6 +27,23 @@ pub struct Owner {
     pub record: RecordId,
     /// The epoch at which it may serve.
     pub epoch: Epoch,
+    /// For how long.
+    pub tenure: Tenure,
+}
+
+/// For how long an owner may acknowledge requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Tenure {
+    /// As long as it runs.
+    #[default]
+    Unbounded,
+    /// While it holds a lease, which the leader renews.
+    Leased,
+    /// As `Leased`, and no leader renews it any more: it does not answer and is about to be taken over.
+    Fencing {
+        /// The highest epoch when that began. Whoever waits for the end of its last lease waits anew for another one.
+        at: Epoch,
+    },
 }
 
 /// A pod by name and, once it exists, UID.
@@ -145,12 +162,19 @@ pub enum Transition {
         state: Option<StateId>,
         /// What may be missing in it.
         lost: Option<Lost>,
+        /// Whether its tenure is by lease.
+        leased: bool,
     },
     /// Takes the next epoch for the undo.
     Abort {
         /// Why.
         reason: AbortReason,
     },
+    /// The owner does not answer: it is given no lease any more (rule 17).
+    Fence,
+    /// The owner that was being fenced answers again. Takes the next epoch, so that nobody takes the wait of before for one
+    /// that a later fencing has had.
+    Unfence,
     /// Clears the migration.
     End {
         /// How it ended.
@@ -195,10 +219,11 @@ impl Ledger {
                     phase: Phase::Prepared,
                 });
             }
-            Transition::Commit { target, record, state, lost: _ } => {
+            Transition::Commit { target, record, state, lost: _, leased } => {
                 let migration = next.migration.as_mut()?;
-                next.owner =
-                    Some(Owner { pod: target.clone(), record: record.clone(), epoch: migration.epoch });
+                let tenure = if *leased { Tenure::Leased } else { Tenure::Unbounded };
+                let (pod, record, epoch) = (target.clone(), record.clone(), migration.epoch);
+                next.owner = Some(Owner { pod, record, epoch, tenure });
                 migration.phase = Phase::Committed { state: state.clone() };
             }
             Transition::Abort { reason } => {
@@ -224,6 +249,24 @@ impl Ledger {
                 if let Some(owner) = next.owner.as_mut()
                     && enforced(Rule::FreshEpoch)
                 {
+                    owner.epoch = epoch;
+                }
+            }
+            Transition::Fence => {
+                let at = self.epoch;
+                let owner = next.owner.as_mut().filter(|owner| owner.tenure == Tenure::Leased)?;
+                owner.tenure = Tenure::Fencing { at };
+            }
+            Transition::Unfence => {
+                let epoch = self.fresh_epoch();
+                let owner =
+                    next.owner.as_mut().filter(|owner| matches!(owner.tenure, Tenure::Fencing { .. }))?;
+                owner.tenure = Tenure::Leased;
+                next.epoch = epoch;
+                // An undo goes on at the highest epoch that there is.
+                if let Some(Migration { phase: Phase::Aborted { epoch: undo, .. }, .. }) = &mut next.migration
+                {
+                    *undo = epoch;
                     owner.epoch = epoch;
                 }
             }

@@ -5,7 +5,8 @@
 //! same functions, so that the checked code is the shipped code.
 //!
 //! * [`id`]: names of processes, pods, records, boots, and the [`id::Epoch`].
-//! * [`ledger`]: what the API server holds about the ownership of one process, and its only four transitions.
+//! * [`ledger`]: what the API server holds about the ownership of one process, and its only six transitions.
+//! * [`lease`]: for how long an owner may acknowledge without hearing from a leader.
 //! * [`fence`]: the sidecar's durable record and what each command does to it.
 //! * [`handover`]: the operator's next effects for one process, from what it sees.
 //! * [`passage`]: which way a client's request goes at a sidecar.
@@ -16,6 +17,7 @@ pub mod contract;
 pub mod fence;
 pub mod handover;
 pub mod id;
+pub mod lease;
 pub mod ledger;
 pub mod passage;
 pub mod rules;

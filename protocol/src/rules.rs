@@ -34,11 +34,20 @@ pub enum Rule {
     RecordIdentity = 14,
     /// Forwarding goes only to a higher epoch, and no request is forwarded twice.
     ForwardUpwards = 15,
+    /// An owner whose tenure is by lease acknowledges only while it holds one. A lease counts from the challenge that its
+    /// grant answers, by the clock of the boot that issued it.
+    HeldLease = 16,
+    /// `Fencing` comes before every take-over from an owner that is not proven dead, and an owner that is being fenced is
+    /// given no lease.
+    FencedUnrenewed = 17,
+    /// A take-over from an owner that is not proven dead is committed only when every lease that it was given before
+    /// `Fencing` has ended.
+    LeaseWaitedOut = 18,
 }
 
 impl Rule {
     /// All rules in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Floor,
         Self::CompareAndSwap,
         Self::DurableBeforeAnswer,
@@ -54,6 +63,9 @@ impl Rule {
         Self::CommitWithoutSource,
         Self::RecordIdentity,
         Self::ForwardUpwards,
+        Self::HeldLease,
+        Self::FencedUnrenewed,
+        Self::LeaseWaitedOut,
     ];
 }
 

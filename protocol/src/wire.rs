@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::contract::Direction;
 use crate::fence::Role;
 use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, Seq, StateId};
+use crate::lease::LeaseView;
 
 /// Version of this protocol. The operator speaks this and the one before.
 pub const VERSION: u32 = 1;
@@ -32,6 +33,8 @@ pub mod path {
     pub const ACTIVATE: &str = "/v1/activate";
     /// `POST` [`super::Thaw`], operator.
     pub const THAW: &str = "/v1/thaw";
+    /// `POST` [`super::Renew`], operator.
+    pub const RENEW: &str = "/v1/renew";
     /// `GET`, target sidecar: the manifest of the sealed state; `/v1/state/<part>?offset=N` its bytes.
     pub const STATE: &str = "/v1/state";
     /// `POST` [`super::Forward`], target sidecar.
@@ -258,6 +261,19 @@ pub struct Thaw {
     pub grant: Grant,
 }
 
+/// Serve on: a lease that counts from the challenge that this answers. Obeyed beside any other command; nothing of it is in
+/// the record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Renew {
+    /// Whom it is for.
+    pub to: Addressee,
+    /// The epoch that it serves at.
+    pub epoch: Epoch,
+    /// Freshness.
+    pub grant: Grant,
+}
+
 /// From the target to the sealed source: forward what you hold and what still arrives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -357,6 +373,9 @@ pub struct Report {
     /// How the state is kept against a crash; absent from a sidecar that keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointView>,
+    /// Its lease; absent where it serves without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseView>,
 }
 
 /// How a sidecar keeps its worker's state against a crash. The newest state itself is in [`Role::Active`].
@@ -420,6 +439,8 @@ pub enum CommandKind {
     HandOn,
     /// [`LetGo`].
     LetGo,
+    /// [`Renew`].
+    Renew,
 }
 
 /// A freeze or import that did not come to its end. The sidecar holds its role; only the operator decides what next.

@@ -37,6 +37,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// Whether the worker is not started before this pod is activated (cold swap).
     pub gated: bool,
+    /// Whether it serves only while it holds a lease.
+    pub leased: bool,
     /// Folder of the record and the kept states; on a disk that survives restarts of the container.
     pub state_dir: PathBuf,
     /// When the worker's state is captured while it serves.
@@ -165,6 +167,7 @@ impl Config {
             )?,
             protocol: read.parsed_or("PROCESSHUB_PROTOCOL", "HTTP or TCP", Protocol::default())?,
             gated: read.parsed_or("PROCESSHUB_GATED", "true or false", false)?,
+            leased: read.parsed_or("PROCESSHUB_LEASED", "true or false", false)?,
             state_dir: read.parsed_or(
                 "PROCESSHUB_STATE_DIR",
                 "a path",

@@ -17,7 +17,7 @@ use processhub_protocol::contract::error::clean;
 use processhub_protocol::wire::{Refusal, RefusalCode, path};
 use serde::de::DeserializeOwned;
 
-use crate::commands::Command;
+use crate::commands::{Command, Outcome};
 use crate::sidecar::Sidecar;
 
 /// Largest command: the process's configuration is the largest thing in one.
@@ -42,6 +42,8 @@ pub fn router(sidecar: Arc<Sidecar>) -> Router {
         .route(path::ACTIVATE, post(|s: Sidecars, b: Request| command(s, b, Command::Activate)))
         // The operator, after Aborted: a grant, as above.
         .route(path::THAW, post(|s: Sidecars, b: Request| command(s, b, Command::Thaw)))
+        // The operator, while this pod owns its process: a grant, as above, beside whatever else is carried out.
+        .route(path::RENEW, post(renew))
         // The target's sidecar, once it serves: only it knows the moment.
         .route(path::FORWARD, post(|s: Sidecars, b: Request| command(s, b, Command::Forward)))
         // The operator, after Committed, where the target's worker waits for the end of this pod's.
@@ -99,6 +101,28 @@ async fn command<T: DeserializeOwned>(
     request: Request,
     command: impl Fn(T) -> Command,
 ) -> Response {
+    match parsed(&sidecar, request).await {
+        Ok(parsed) => answer(&sidecar, sidecar.obey(command(parsed)).await),
+        Err(refused) => refused,
+    }
+}
+
+async fn renew(State(sidecar): Sidecars, request: Request) -> Response {
+    match parsed(&sidecar, request).await {
+        Ok(command) => answer(&sidecar, sidecar.renew(&command)),
+        Err(refused) => refused,
+    }
+}
+
+fn answer(sidecar: &Sidecar, outcome: Outcome) -> Response {
+    match outcome {
+        Ok(()) => Json(sidecar.report()).into_response(),
+        Err(refused) => refusal(&refused),
+    }
+}
+
+/// The body of a command, or the answer to what is none.
+async fn parsed<T: DeserializeOwned>(sidecar: &Sidecar, request: Request) -> Result<T, Response> {
     let bad = |message: String| {
         let floor = sidecar.fence.record().floor.epoch;
         refusal(&Refusal { code: RefusalCode::BadRequest, message: clean(&message), floor })
@@ -106,17 +130,10 @@ async fn command<T: DeserializeOwned>(
     let body = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(request.into_body(), MAX_COMMAND)).await;
     let body: Bytes = match body {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return bad(format!("the body is cut short or longer than {MAX_COMMAND} bytes")),
-        Err(_) => return bad(format!("the body did not arrive within {} s", BODY_TIME.as_secs())),
+        Ok(Err(_)) => return Err(bad(format!("the body is cut short or longer than {MAX_COMMAND} bytes"))),
+        Err(_) => return Err(bad(format!("the body did not arrive within {} s", BODY_TIME.as_secs()))),
     };
-    let parsed = match serde_json::from_slice(&body) {
-        Ok(parsed) => parsed,
-        Err(error) => return bad(format!("the body is not this command: {error}")),
-    };
-    match sidecar.obey(command(parsed)).await {
-        Ok(()) => Json(sidecar.report()).into_response(),
-        Err(refused) => refusal(&refused),
-    }
+    serde_json::from_slice(&body).map_err(|error| bad(format!("the body is not this command: {error}")))
 }
 
 async fn pre_stop(State(sidecar): Sidecars) -> StatusCode {

@@ -6,6 +6,7 @@
 //! * [`keeper`]: states on disk.
 //! * `checkpoint`: states of a worker that serves; `capture`: how a state comes from the worker onto disk.
 //! * [`control`]: the endpoints of operator, peers and kubelet; [`commands`]: the commands' work.
+//! * `lease`: serving by lease.
 //! * [`proxy`]: the clients' way, or [`tcp`] where the worker does not speak HTTP; [`hold`]: which way that is at present.
 //! * [`worker`]: the client of the worker's contract; [`duty`]: what the worker is due; [`supervise`], [`restore`]: doing it.
 //! * [`peer`], [`announce`]: what a sidecar asks of another one.
@@ -39,6 +40,7 @@ pub mod fence;
 pub mod gate;
 pub mod hold;
 pub mod keeper;
+mod lease;
 pub mod metrics;
 pub mod net;
 pub mod parent;

@@ -186,6 +186,8 @@ impl Sidecar {
             sent = work => sent,
         };
         match sent {
+            // Somebody else may acknowledge by now.
+            Sent::Answered(_) if !self.may_acknowledge() => Sent::Unknown,
             Sent::Answered(answer) => Sent::Answered(guarded(answer, permit)),
             Sent::NotExecuted | Sent::MovedOn(_) => {
                 self.doubt_worker();

@@ -39,6 +39,7 @@ impl Sidecar {
             stopping: live.stopping > 0,
             lost: stored.lost,
             checkpoint: Some(self.checkpoint_view(&live)),
+            lease: self.lease_view(&live),
         }
     }
 }

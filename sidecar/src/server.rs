@@ -58,6 +58,7 @@ impl Running {
         running.tasks.spawn(Arc::clone(&running.sidecar).supervise().instrument(running.span.clone()));
         let checkpoints = Arc::clone(&running.sidecar).keep_checkpoints();
         running.tasks.spawn(checkpoints.instrument(running.span.clone()));
+        running.tasks.spawn(Arc::clone(&running.sidecar).watch_lease().instrument(running.span.clone()));
         running.tasks.spawn(Arc::clone(&running.sidecar).announce().instrument(running.span.clone()));
         match running.sidecar.config.protocol {
             Protocol::Http => running.serve_clients(data),

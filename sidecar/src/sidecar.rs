@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use processhub_protocol::contract::Info;
 use processhub_protocol::fence::{self, Record, Role};
 use processhub_protocol::id::{BootId, Epoch, RecordId, Seq};
+use processhub_protocol::lease::Lease;
 use processhub_protocol::wire::{Addressee, Challenge, Failure, Peer, Token};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -69,6 +70,8 @@ pub(crate) struct Live {
     pub(crate) forward_to: Option<(Epoch, Peer)>,
     /// A freeze has stopped the flow, or tries to.
     pub(crate) fenced: Option<Fenced>,
+    /// The lease by which it serves, where it serves by lease.
+    pub(crate) lease: Option<Lease>,
     /// Clock at which the freeze was complete.
     pub(crate) frozen_since: Option<u64>,
     /// Clock at which this pod began to serve at its present epoch.
@@ -208,7 +211,9 @@ impl Sidecar {
                 .as_ref()
                 .and_then(|(_, to)| self.successor(to))
                 .map_or(Flow::Hold, Flow::Forward),
-            Role::Active { epoch, .. } if live.fenced.is_none() && live.ready == Some(*epoch) => {
+            Role::Active { epoch, .. }
+                if live.fenced.is_none() && live.ready == Some(*epoch) && self.holds_lease(live) =>
+            {
                 Flow::Serve(*epoch)
             }
             Role::Active { .. } => Flow::Hold,

@@ -40,6 +40,10 @@ pub(super) fn whole() -> Value {
         "upgrade": { "strategy": "ColdSwap", "maxConcurrent": 1, "partition": 0, "extra": { "a": 1 } },
         "redundancy": { "strategy": "Singularity" },
         "failover": "OnProof",
+        "partitionTolerance": {
+            "strategy": "DynamicQuorum", "quorumSize": 60, "thresholdSeconds": 30, "initialClusterSize": 1,
+            "trackMaxSize": true,
+        },
         "checkpoint": { "class": "Async", "periodMilliseconds": 1000 },
         "clusterEventDebounceMilliseconds": 500,
     });
@@ -92,6 +96,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.extend(names());
     cases.extend(redundancy());
     cases.extend(checkpoints());
+    cases.extend(leases());
     cases.extend([
         case("a worker beside others", containers(&["log", "worker"]), Expect::Accepted),
         case("no worker", containers(&["log"]), refused("spec.template.spec.containers: none is named worker")),
@@ -180,6 +185,47 @@ fn checkpoints() -> Vec<Case> {
         case("Sync over HTTP", with("HTTP", "Sync"), Expect::Accepted),
         case("Async over TCP", with("TCP", "Async"), Expect::Accepted),
         case("Sync over TCP", with("TCP", "Sync"), refused(words)),
+    ]
+}
+
+fn leases() -> Vec<Case> {
+    let with = |fields: Value| {
+        move |object: &mut Value| {
+            spec(fields)(object);
+            spec(json!({ "failover": "OnLease" }))(object);
+        }
+    };
+    let partition = |fields: Value| with(json!({ "partitionTolerance": fields }));
+    let size = "invalid_config: spec.partitionTolerance.quorumSize";
+    let words = "invalid_config: spec.failover: OnLease starts a worker beside one that may run on";
+    vec![
+        case("failover by lease", with(json!({})), Expect::Accepted),
+        case(
+            "a static quorum",
+            partition(json!({ "strategy": "StaticQuorum", "quorumSize": 101 })),
+            Expect::Accepted,
+        ),
+        case("a static quorum of no size", partition(json!({ "strategy": "StaticQuorum" })), refused(size)),
+        case(
+            "a dynamic quorum of more than all",
+            partition(json!({ "strategy": "DynamicQuorum", "quorumSize": 101 })),
+            refused(size),
+        ),
+        case(
+            "divergence",
+            partition(json!({ "strategy": "Divergence" })),
+            refused("invalid_config: spec.partitionTolerance.strategy: Divergence is not available"),
+        ),
+        case(
+            "failover by lease of cold swaps",
+            with(json!({ "migration": { "strategy": "ColdSwap" } })),
+            refused(words),
+        ),
+        case(
+            "failover by lease of cold upgrades",
+            with(json!({ "upgrade": { "strategy": "ColdSwap" } })),
+            refused(words),
+        ),
     ]
 }
 

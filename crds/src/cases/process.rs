@@ -70,7 +70,7 @@ fn with_status(status: Value) -> Value {
 fn owner(epoch: u64) -> Value {
     json!({
         "pod": "cart-0-1", "uid": "u", "recordId": "r", "node": "n1", "ip": "10.0.0.1", "epoch": epoch, "vsn": "1.0",
-        "revision": "0123456789abcdef", "hub": "cart",
+        "revision": "0123456789abcdef", "hub": "cart", "tenure": "Fencing", "fencedAt": 4,
     })
 }
 

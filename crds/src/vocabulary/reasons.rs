@@ -52,6 +52,12 @@ vocabulary! {
         StateLost = "StateLost",
         /// Degraded: some owners cannot be reached.
         OwnerUnreachable = "OwnerUnreachable",
+        /// QuorumAvailable: as many members are reached as `spec.partitionTolerance` asks for.
+        QuorumReached = "QuorumReached",
+        /// QuorumAvailable=False: too few members are reached; nothing is taken over on the end of a lease alone.
+        QuorumLost = "QuorumLost",
+        /// QuorumAvailable: with `failover: OnProof` only a proof of death counts.
+        QuorumNotNeeded = "QuorumNotNeeded",
         /// Degraded: a wanted name is taken by a process of another hub.
         AlreadyStarted = "already_started",
         /// Degraded: workers speak another version of the contract, and their processes cannot start or be moved.
@@ -78,6 +84,8 @@ vocabulary! {
         WorkerNotReady = "WorkerNotReady",
         /// Ready=False: the owner has fenced itself and waits for a grant.
         Fenced = "Fenced",
+        /// Progressing: the owner cannot be reached and its lease runs out.
+        Fencing = "Fencing",
         /// Ready=Unknown: the owner cannot be reached; it may or may not still serve.
         OwnerUnreachable = "OwnerUnreachable",
         /// Ready=False: the object names a hub that does not exist.

@@ -16,6 +16,8 @@ vocabulary! {
         Rebalanced = "Rebalanced",
         /// Something needs a person's attention; the message says what and how.
         Degraded = "Degraded",
+        /// So many members are reached that the others may be taken over; of hubs with `failover: OnLease`.
+        QuorumAvailable = "QuorumAvailable",
     }
 }
 

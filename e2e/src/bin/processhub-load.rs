@@ -20,6 +20,9 @@ struct Args {
     /// Pause of each client between two requests.
     #[arg(long, default_value_t = 5)]
     pause_milliseconds: u64,
+    /// How long each client waits for an answer.
+    #[arg(long, default_value_t = 60_000)]
+    patience_milliseconds: u64,
     /// Which of the example workers they talk to.
     #[arg(long, value_enum, default_value_t)]
     speech: Speech,
@@ -29,7 +32,9 @@ struct Args {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let (tell, mut told) = mpsc::unbounded_channel::<Operation>();
-    let mut load = Load::new(&args.run, Duration::from_millis(args.pause_milliseconds), tell).to(args.speech);
+    let mut load = Load::new(&args.run, Duration::from_millis(args.pause_milliseconds), tell)
+        .to(args.speech)
+        .for_at_most(Duration::from_millis(args.patience_milliseconds));
     let (answered, mut answers) = mpsc::unbounded_channel::<Word>();
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     loop {

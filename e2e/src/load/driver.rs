@@ -26,7 +26,11 @@ pub struct Load {
     pause: Duration,
     run: String,
     speech: Speech,
+    patience: Duration,
 }
+
+/// How long a client waits for an answer, unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Load {
     /// A load without clients, which tells every outcome; `run` makes the clients' names unique among several loads on
@@ -34,7 +38,15 @@ impl Load {
     #[must_use]
     pub fn new(run: &str, pause: Duration, tell: mpsc::UnboundedSender<Operation>) -> Self {
         let (stop, _) = watch::channel(false);
-        Self { stop, clients: JoinSet::new(), tell, pause, run: run.to_owned(), speech: Speech::default() }
+        let (run, speech, patience) = (run.to_owned(), Speech::default(), PATIENCE);
+        Self { stop, clients: JoinSet::new(), tell, pause, run, speech, patience }
+    }
+
+    /// Clients that wait no longer than so long for an answer.
+    #[must_use]
+    pub fn for_at_most(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Clients that talk to this worker.
@@ -55,7 +67,7 @@ impl Load {
                 address: target.address,
                 fresh,
                 pause: self.pause,
-                patience: Duration::from_secs(60),
+                patience: self.patience,
             });
             self.clients.spawn(work(client, self.tell.clone(), self.stop.subscribe()));
         }

@@ -6,6 +6,7 @@ mod crashes;
 mod failpoints;
 mod hub;
 mod input;
+mod leases;
 mod nodes;
 mod operator;
 mod peeper;
@@ -99,6 +100,7 @@ const LOCAL_USUAL: &[&str] = &[
     "a_node_is_drained",
     "a_node_flaps",
     "a_node_loses_its_power",
+    "a_cut_off_node_is_taken_over_by_lease",
     "the_leader_is_killed_in_mid_move",
     "processes_serve_without_operator_and_api_server",
     "the_operator_dies_before_each_effect",
@@ -196,6 +198,10 @@ scenarios! {
         nodes::a_node_is_cordoned_in_mid_rebalance,
         nodes::a_node_flaps,
         nodes::a_node_loses_its_power,
+        nodes::a_node_reboots only Local: "its nodes have no power of their own",
+        leases::a_lost_node_is_taken_over_by_lease,
+        leases::a_cut_off_node_is_taken_over_by_lease only Local: "its nodes share one network",
+        leases::owners_pause_without_an_operator,
         hub::a_hub_is_scaled,
         source::a_source_whose_worker_is_killed_while_delivered,
         operator::the_leader_is_killed_in_mid_move,

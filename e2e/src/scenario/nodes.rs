@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use processhub_crds::MigrationKind;
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::Finding;
@@ -158,6 +159,45 @@ pub(super) async fn a_node_loses_its_power(site: &Site) -> Result<Finding> {
     ensure!(recovered.filter(|moved| moved.succeeded()).count() == names.len(), "{:?}", verdict.moves);
     ensure!(swaps.len() == before, "{before} moves before a node was lost, then these: {swaps:?}");
     Ok(format!("{} recovered, {} lost with the node; {}", names.len(), verdict.excused.lost, verdict.line()))
+}
+
+/// A node that loses its power and comes back with its disk: nothing is taken over meanwhile, and with `Sync` nothing that was
+/// answered is missing.
+pub(super) async fn a_node_reboots(site: &Site) -> Result<Finding> {
+    let joined = site.join().await?;
+    let sync = json!({"checkpoint": {"class": "Sync"}, "worker": {"hold": {"milliseconds": 60_000}}});
+    let trial = Trial::begin(site, "reboot", HubOptions::of("reboot", 8).spec(sync), None).await?;
+    trial.balanced().await?;
+    trial.settled().await?;
+    let there = trial.owners_on(&joined).await?;
+    ensure!(!there.is_empty(), "the node owns nothing");
+    trial.under_load(200).await?;
+    for (name, _) in &there {
+        trial.disturb(name);
+    }
+    site.power(&joined, false).await?;
+    for (name, _) in &there {
+        trial.says(name, "Ready", "OwnerUnreachable").await?;
+    }
+    site.power(&joined, true).await?;
+    site.node_ready(&joined).await?;
+    trial.settled().await?;
+    trial.under_load(200).await?;
+    for (name, before) in &there {
+        let status = trial.processes().get(name).await?.status.unwrap_or_default();
+        ensure!(status.may_miss.is_none(), "{name} says that something is missing: {:?}", status.may_miss);
+        let owner = status.owner.as_ref().map(|owner| owner.uid.as_str());
+        ensure!(owner == Some(&before.uid), "{name} was taken over");
+    }
+    let verdict = trial.finish().await?;
+    verdict.check()?;
+    let downtime = verdict.downtime();
+    Ok(format!(
+        "{} came back, without an answer for p50 {:.0} ms; {}",
+        there.len(),
+        downtime.p50,
+        verdict.line()
+    ))
 }
 
 async fn not_ready(site: &Site, node: &str) -> Result<()> {

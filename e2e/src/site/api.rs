@@ -41,7 +41,7 @@ impl Site {
         Ok(names)
     }
 
-    pub(super) async fn node_ready(&self, node: &str) -> Result<()> {
+    pub(crate) async fn node_ready(&self, node: &str) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client());
         until(&format!("node {node} to take pods"), Duration::from_secs(60), async || {
             // A node that has just become Ready keeps its taint for a moment longer, and takes nothing.

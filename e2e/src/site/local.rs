@@ -56,6 +56,12 @@ impl Local {
         self.cluster.client_command(program)
     }
 
+    pub(super) fn load_command_on(&self, node: &str, run: &str) -> Result<Command> {
+        let mut command = self.cluster.node_command(node, self.binaries.path(super::CLIENTS))?;
+        command.args(["--run", run]);
+        Ok(command)
+    }
+
     /// How an operator of this checkout is run beside the cluster, on its network, with the administrator's rights.
     pub(super) fn recipe(&self) -> Result<Recipe> {
         let text = std::fs::read_to_string(self.kubeconfig()).context("read the kubeconfig")?;
@@ -82,6 +88,12 @@ impl Local {
     pub(super) async fn lose(&self, node: &str) -> Result<()> {
         let node = node.to_owned();
         self.blocking(move |cluster| cluster.leave(&node)).await
+    }
+
+    pub(super) async fn power(&self, node: &str, on: bool) -> Result<()> {
+        let node = node.to_owned();
+        self.blocking(move |cluster| if on { cluster.power_on(&node) } else { cluster.power_off(&node) })
+            .await
     }
 
     pub(super) async fn plug(&self, node: &str, plugged: bool) -> Result<()> {

@@ -40,6 +40,8 @@ use local::Local;
 pub const SYSTEM: &str = "processhub-system";
 /// Name of the sidecar's container in the pods of processes.
 pub const SIDECAR: &str = "processhub-sidecar";
+/// The program of the clients.
+const CLIENTS: &str = "processhub-load";
 /// How the test is known in audit logs.
 const USER_AGENT: &str = "processhub-e2e";
 
@@ -227,11 +229,22 @@ impl Site {
     /// The command that starts the clients' process where Services can be reached, for a trial in this namespace.
     #[must_use]
     pub fn load_command(&self, namespace: &str) -> Command {
-        const PROGRAM: &str = "processhub-load";
         match &*self.ground {
-            Ground::Embedded(embedded) => Command::new(embedded.binaries().path(PROGRAM)),
-            Ground::Local(local) => local.client_command(&local.binaries().path(PROGRAM)),
-            Ground::Existing(existing) => existing.clients(namespace, format!("/{PROGRAM}")),
+            Ground::Embedded(embedded) => Command::new(embedded.binaries().path(CLIENTS)),
+            Ground::Local(local) => local.client_command(&local.binaries().path(CLIENTS)),
+            Ground::Existing(existing) => existing.clients(namespace, format!("/{CLIENTS}")),
+        }
+    }
+
+    /// The command that starts further clients on a node, where that node's pods can be reached whatever becomes of its
+    /// cable; `run` is in their names.
+    ///
+    /// # Errors
+    /// When nodes have no network of their own.
+    pub fn load_command_on(&self, node: &str, run: &str) -> Result<Command> {
+        match &*self.ground {
+            Ground::Local(local) => local.load_command_on(node, run),
+            Ground::Embedded(_) | Ground::Existing(_) => not_ours(),
         }
     }
 
@@ -258,6 +271,17 @@ impl Site {
             Ground::Embedded(embedded) => embedded.lose(node).await,
             Ground::Local(local) => local.lose(node).await,
             Ground::Existing(_) => not_ours(),
+        }
+    }
+
+    /// Cuts a node's power, or gives it back: all that ran on it is gone at one instant, its disk is not.
+    ///
+    /// # Errors
+    /// When nodes have no power of their own.
+    pub async fn power(&self, node: &str, on: bool) -> Result<()> {
+        match &*self.ground {
+            Ground::Local(local) => local.power(node, on).await,
+            Ground::Embedded(_) | Ground::Existing(_) => not_ours(),
         }
     }
 

@@ -6,7 +6,7 @@ mod look;
 mod sidecar;
 mod verdict;
 
-pub use hub::{Example, HubOptions};
+pub use hub::{Example, HubOptions, PORT};
 pub use look::condition;
 pub use verdict::{Broken, Verdict};
 
@@ -29,7 +29,6 @@ use crate::load::{Answer, Answers, Call, Calling, RemoteLoad, Target};
 use crate::moves::Move;
 use crate::site::Site;
 use crate::wait::{Seen, until};
-use hub::PORT;
 use verdict::Evidence;
 
 /// How long a process that does not answer at the end is asked again.

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use processhub_crds::validate::Handover as Carry;
 use processhub_crds::vocabulary::{annotation, label};
-use processhub_crds::{HubProcess, ProcessHub, Revision, StaticProcess, Upgrade, UpgradeStrategy};
+use processhub_crds::{Failover, HubProcess, ProcessHub, Revision, StaticProcess, Upgrade, UpgradeStrategy};
 use processhub_protocol::handover::Handover;
 use processhub_protocol::id::ProcessUid;
 
@@ -173,6 +173,8 @@ fn wants(hub: &ProcessHub, verdict: &Verdict) -> plan::Hub {
         max_concurrent_per_node: spec.migration.max_concurrent_per_node,
         debounce: spec.cluster_event_debounce_milliseconds,
         upgrade: upgrade(hub, verdict),
+        on_lease: spec.failover == Failover::OnLease,
+        partition: spec.partition_tolerance.clone(),
     }
 }
 

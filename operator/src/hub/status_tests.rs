@@ -96,6 +96,22 @@ fn a_hub_at_rest_says_so_in_every_condition() {
 }
 
 #[test]
+fn a_hub_by_lease_says_whether_it_could_take_over() {
+    let mut scene = scene(2);
+    scene.inputs.hub.on_lease = true;
+    scene.serving("cart-0", "n1");
+    scene.serving("cart-1", "n2").owner = OwnerState::Unreachable;
+    assert_eq!(scene.conditions()[5], "QuorumAvailable=False QuorumLost");
+    let message = &scene.status().conditions[5].message;
+    assert!(message.contains("1 members are reached, 2 are needed; not reached: n2"), "{message}");
+    scene.inputs.facts("cart-1").owner = OwnerState::Serving;
+    assert_eq!(scene.conditions()[5], "QuorumAvailable=True QuorumReached");
+    scene.hub.status = Some(scene.status());
+    scene.inputs.hub.on_lease = false;
+    assert_eq!(scene.conditions()[5], "QuorumAvailable=True QuorumNotNeeded");
+}
+
+#[test]
 fn a_new_hub_starts_its_processes_and_one_without_nodes_says_why_it_cannot() {
     let mut scene = scene(2);
     assert_eq!(scene.conditions()[1..3], ["Ready=False Starting", "Progressing=True Scaling"]);

@@ -10,7 +10,7 @@ use processhub_protocol::ledger::Kind;
 
 use super::status::Sources;
 use crate::assignments::ProcessFacts;
-use crate::plan::{RolloutReport, Steadiness};
+use crate::plan::{Quorum, RolloutReport, Steadiness};
 
 /// So many names stand in a message.
 const NAMED: usize = 3;
@@ -80,15 +80,16 @@ impl Summary {
     }
 
     /// All conditions of the hub.
-    pub fn conditions(&self, sources: &Sources<'_>) -> [Wanted; 5] {
+    pub fn conditions(&self, sources: &Sources<'_>) -> Vec<Wanted> {
         let accepted = sources.verdict.hub.is_some();
-        [
+        let always = [
             Wanted::hub(HubCondition::Accepted, accepted, sources.verdict.reason, &sources.verdict.message),
             self.readiness(sources),
             self.progress(sources),
             self.balance(sources),
             self.degradation(sources),
-        ]
+        ];
+        always.into_iter().chain(quorum(sources)).collect()
     }
 
     fn readiness(&self, sources: &Sources<'_>) -> Wanted {
@@ -309,6 +310,31 @@ impl Summary {
         }
         condition(false, HubReason::AsExpected, "nothing needs a person")
     }
+}
+
+/// Of a hub whose owners serve by lease; of another one only where it has been said before.
+fn quorum(sources: &Sources<'_>) -> Option<Wanted> {
+    let condition = |status: bool, reason, message: &str| {
+        Wanted::hub(HubCondition::QuorumAvailable, status, reason, message)
+    };
+    if !sources.seen.inputs.hub.on_lease {
+        let conditions = sources.hub.status.as_ref().map(|status| status.conditions.as_slice());
+        get(conditions.unwrap_or_default(), HubCondition::QuorumAvailable.as_str())?;
+        let message = "spec.failover is OnProof: nothing is taken over without proof of death";
+        return Some(condition(true, HubReason::QuorumNotNeeded, message));
+    }
+    let Quorum { reached, lost, needed, wake: _ } = &sources.report.quorum;
+    let message = format!("{reached} members are reached, {needed} are needed");
+    if sources.report.quorum.holds() {
+        return Some(condition(true, HubReason::QuorumReached, &message));
+    }
+    let lost: Vec<String> = lost.iter().cloned().collect();
+    let message = format!(
+        "{message}; not reached: {}. Nothing is taken over until more are, or proven dead; deleting the Node object of a \
+         machine that is gone for good says so",
+        some(&lost)
+    );
+    Some(condition(false, HubReason::QuorumLost, &message))
 }
 
 /// `2 run 1.9, 10 run 1.8`.

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use processhub_protocol::id::Epoch;
 
 use super::membership::Fitness;
+use super::quorum::Lost;
 
 /// How long rebalancing stops, at most, after too many members were lost; then the smaller number is the new one.
 pub const LOSS_HOLD: u64 = 5 * 60 * 1000;
@@ -32,6 +33,8 @@ pub struct Memory {
     records: BTreeMap<String, Record>,
     /// Where processes were let go, by name.
     pub(super) sent: BTreeMap<String, Sent>,
+    /// Since when members are not reached.
+    pub(super) lost: Lost,
 }
 
 /// A move or a start that was permitted. Until its process's status shows that it has begun, only this tells where it is

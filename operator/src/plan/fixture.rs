@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger};
+use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger, PartitionTolerance};
 use processhub_protocol::handover::{Handover, Waiting};
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::Kind;
@@ -32,6 +32,8 @@ pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
         max_concurrent_per_node: 1,
         debounce: 500,
         upgrade: Upgrade::default(),
+        on_lease: false,
+        partition: PartitionTolerance::default(),
     }
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn facts(name: &str, node: &str) -> ProcessFacts {
         moving: None,
         capable: Some(true),
         waiting: Waiting::Nothing,
+        fenced: false,
         settled_by_wish: false,
         failed: None,
         failed_transfer: None,

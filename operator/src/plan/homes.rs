@@ -12,6 +12,10 @@ use super::membership::Fitness;
 use super::placement::{Free, Slot, place};
 use crate::assignments::{Held, MovingPhase, OwnerState};
 
+/// For how long the node of an owner that is being fenced is avoided, in milliseconds: Kubernetes itself takes that long to
+/// say that it does not answer.
+const FENCED: u64 = 60_000;
+
 /// Where a process belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Home<'a> {
@@ -341,10 +345,15 @@ impl<'a> Seen<'a, '_> {
 
     /// The node that its last move failed at, while it is to be avoided, and until when.
     fn refused_by(&self) -> Option<(&str, u64)> {
-        let failed = self.process.facts.as_ref()?.failed.as_ref()?;
+        let facts = self.process.facts.as_ref()?;
+        let now = as_milliseconds(self.inputs.now);
+        if let Some(node) = facts.node.as_deref().filter(|_| facts.fenced) {
+            return Some((node, now + FENCED));
+        }
+        let failed = facts.failed.as_ref()?;
         let pressing = self.must_leave() && !self.process.arrives();
         let until = backoff::avoided_until(failed, pressing);
-        (until > as_milliseconds(self.inputs.now)).then_some((failed.to.as_str(), until))
+        (until > now).then_some((failed.to.as_str(), until))
     }
 }
 

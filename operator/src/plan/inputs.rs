@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
-use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger};
+use processhub_crds::{DistributionStrategy, MigrationStrategy, MigrationTrigger, PartitionTolerance};
 use processhub_protocol::handover::Handover;
 use serde_json::Value;
 
@@ -64,6 +64,10 @@ pub struct Hub {
     pub debounce: u64,
     /// The code that they run, and how they get to it.
     pub upgrade: Upgrade,
+    /// Whether owners serve by lease, and are taken over when they do not answer.
+    pub on_lease: bool,
+    /// How many members must be reached for that.
+    pub partition: PartitionTolerance,
 }
 
 /// A node as far as it matters for placement.

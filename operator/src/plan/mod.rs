@@ -18,6 +18,7 @@ mod lint;
 mod membership;
 mod moves;
 pub mod placement;
+mod quorum;
 mod report;
 mod rollout;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, T
 pub use lint::{Defect, lint};
 pub use membership::Fitness;
 pub use moves::Rank;
+pub use quorum::Quorum;
 pub use report::{MembershipReport, MovesReport, PlacementReport, Report};
 pub use rollout::{Code, RolloutReport, Upgrade};
 
@@ -75,12 +77,16 @@ pub fn plan(inputs: &Inputs) -> (Plan, Report) {
     let children = children::children(&inputs.hub, &inputs.processes, &inputs.taken);
     let homes = homes::homes(inputs, &fitness, &members.targets, &children.delete);
     let rollout = rollout::rollout(inputs, &children.delete);
-    let found = moves::Found { fitness: &fitness, steadiness: &members.steadiness, homes: &homes };
+    let (lost, quorum) = quorum::quorum(inputs, &fitness, &inputs.memory.lost, now);
+    memory.lost = lost;
+    let found =
+        moves::Found { fitness: &fitness, steadiness: &members.steadiness, homes: &homes, quorum: &quorum };
     let moves = moves::moves(inputs, &found, &rollout);
-    let wake = members.wake.into_iter().chain(homes.wake).chain(moves.wake).min();
+    let wake = members.wake.into_iter().chain(homes.wake).chain(moves.wake).chain(quorum.wake).min();
 
     let report = Report {
         rollout: rollout.report,
+        quorum,
         ..report::report(inputs, &fitness, &members, &children, &homes, &moves)
     };
     let gos = moves.assignments.iter().filter_map(|(name, it)| Some((name, it.go.as_ref()?)));

@@ -11,8 +11,9 @@ use super::homes::Homes;
 use super::inputs::Inputs;
 use super::limits::Limits;
 use super::membership::Fitness;
+use super::quorum::Quorum;
 use super::rollout::Rollout;
-use crate::assignments::Assignment;
+use crate::assignments::{Assignment, OwnerState};
 pub use permits::Rank;
 use permits::{Candidate, permit};
 use step::Step;
@@ -49,14 +50,17 @@ pub struct Found<'a> {
     pub steadiness: &'a Steadiness,
     /// Where the processes belong.
     pub homes: &'a Homes<'a>,
+    /// Whether so many members are reached that others may be taken over.
+    pub quorum: &'a Quorum,
 }
 
 /// Decides.
 #[must_use]
 pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves {
-    let Found { fitness, steadiness, homes } = found;
+    let Found { fitness, steadiness, homes, quorum } = found;
     let mut result = Moves::default();
     let mut candidates = Vec::new();
+    let quorum = inputs.hub.on_lease && quorum.holds();
     let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
     for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
@@ -73,6 +77,7 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
             (None, Some(_)) => Assignment::default(),
             (None, None) => step.at_rest(&mut candidates, &mut result),
         };
+        assignment.take_over = quorum && facts.owner == OwnerState::Unreachable;
         // That a wish cannot be followed is said before what else it waits for.
         if let Some(refused) = homes.refused.get(name.as_str()) {
             assignment.held = Some(refused.clone());

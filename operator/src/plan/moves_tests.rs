@@ -235,8 +235,39 @@ fn a_newer_wish_replaces_the_move_that_is_under_way() {
     inputs.serving("cart-0", "n1").moving = Some(moving("n1", "n2", MovingPhase::Prepared));
     inputs.facts("cart-0").wish = Some("n3".into());
     let plan = plan(&inputs).0;
-    let Assignment { go, give_up, held: _, lets_go: _ } = assignment(&plan, "cart-0");
+    let Assignment { go, give_up, held: _, lets_go: _, take_over: _ } = assignment(&plan, "cart-0");
     assert_eq!((go, give_up), (None, Some(AbortReason::Withdrawn)));
+}
+
+#[test]
+fn only_within_a_quorum_of_a_hub_by_lease_is_an_owner_taken_over_that_does_not_answer() {
+    let mut inputs = inputs(3, &["n1", "n2", "n3"]);
+    for (name, node) in [("cart-0", "n1"), ("cart-1", "n2"), ("cart-2", "n3")] {
+        inputs.serving(name, node);
+    }
+    inputs.facts("cart-0").owner = OwnerState::Unreachable;
+    let taken_over = |inputs: &Inputs| assignment(&plan(inputs).0, "cart-0").take_over;
+    assert!(!taken_over(&inputs), "without leases nothing but a proof counts");
+    inputs.hub.on_lease = true;
+    assert!(taken_over(&inputs));
+    assert!(!assignment(&plan(&inputs).0, "cart-1").take_over, "it answers");
+    inputs.facts("cart-1").owner = OwnerState::Unreachable;
+    assert!(!taken_over(&inputs), "the operator may be the one that is cut off");
+}
+
+#[test]
+fn the_recovery_of_an_owner_that_is_being_fenced_goes_to_another_node() {
+    let mut inputs = inputs(1, &["n1", "n2"]);
+    inputs.hub.on_lease = true;
+    let facts = inputs.serving("cart-0", "n1");
+    (facts.owner, facts.fenced) = (OwnerState::Dead, true);
+    // Kubernetes calls its node Ready for another forty seconds.
+    let go = assignment(&plan(&inputs).0, "cart-0").go.unwrap();
+    assert_eq!((go.kind, go.node.as_str()), (Kind::Recover, "n2"));
+    let mut alone = inputs.clone();
+    alone.nodes.remove("n2");
+    alone.facts("cart-0").fenced = false;
+    assert_eq!(go_of(&plan(&alone).0, "cart-0").unwrap().0, "n1");
 }
 
 #[test]

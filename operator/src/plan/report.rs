@@ -9,6 +9,7 @@ use super::homes::{Home, Homes};
 use super::inputs::{Inputs, Process};
 use super::membership::Fitness;
 use super::moves::Moves;
+use super::quorum::Quorum;
 use super::rollout::RolloutReport;
 
 /// Beside a [`Plan`](super::Plan): what was done and why the rest was not.
@@ -24,6 +25,8 @@ pub struct Report {
     pub moves: MovesReport,
     /// How far the processes are with the code of their hub.
     pub rollout: RolloutReport,
+    /// Whether members that are lost may be taken over from; of hubs with `failover: OnLease`.
+    pub quorum: Quorum,
 }
 
 /// Who may be a target.
@@ -142,6 +145,7 @@ pub(super) fn report(
         placement,
         moves,
         rollout: RolloutReport::default(),
+        quorum: Quorum::default(),
     }
 }
 
@@ -151,7 +155,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { membership, children, placement, moves, rollout } = self;
+        let Self { membership, children, placement, moves, rollout, quorum: _ } = self;
         write!(f, "{membership}{}{placement}{moves}{rollout}", Changes(children))
     }
 }

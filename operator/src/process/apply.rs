@@ -14,11 +14,12 @@ use processhub_crds::{HubProcess, MigrationTrigger};
 use processhub_protocol::handover::{Effect, Side, Waiting};
 use processhub_protocol::id::{Epoch, PodUid};
 use processhub_protocol::ledger::{Kind, MoveResult, PodRef, Transition};
-use processhub_protocol::wire::{Report, Thaw};
+use processhub_protocol::wire::{Renew, Report, Thaw};
 use tokio::time::Instant;
 
 use super::commands::{
-    activate, address, addressee, freeze, grant, hand_on, import, missing, source_uid, target_uid, trial,
+    activate, address, addressee, freeze, grant, hand_on, import, missing, owner_uid, source_uid, target_uid,
+    trial,
 };
 use super::incarnation::PodFacts;
 use super::memory::Memory;
@@ -32,6 +33,8 @@ use crate::{revision, transfer};
 
 /// How long a command's answer is waited for. One that takes longer goes on in the sidecar and is seen in its report.
 pub(crate) const COMMAND_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a renewal's answer is waited for: what else the process needs waits for it.
+const RENEWAL_PATIENCE: Duration = Duration::from_millis(1000);
 /// How long the end of a move waits for the length of its blackout, and between two questions for it. Nobody's requests
 /// wait meanwhile.
 const MEASURING: Duration = Duration::from_secs(1);
@@ -94,6 +97,7 @@ pub(crate) async fn apply(
             let uid = target_uid(seen)?;
             let command = activate(context, seen, &uid, epoch, state).await?;
             let to = address(context, seen, &uid).await?;
+            memory.leases.grants(&uid, Instant::now());
             let sent = async { Ok(context.sidecars.activate(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
@@ -102,6 +106,7 @@ pub(crate) async fn apply(
             let grant = grant(context, seen, &uid)?;
             let command = Thaw { to: addressee(seen, &uid), epoch, grant };
             let to = address(context, seen, &uid).await?;
+            memory.leases.grants(&uid, Instant::now());
             let sent = async { Ok(context.sidecars.thaw(&to, &command, COMMAND_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
@@ -110,6 +115,15 @@ pub(crate) async fn apply(
             let command = hand_on(context, seen, &uid, epoch).await?;
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.hand_on(&to, &command, COMMAND_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::Renew { epoch } => {
+            let uid = owner_uid(seen)?;
+            let grant = grant(context, seen, &uid)?;
+            let command = Renew { to: addressee(seen, &uid), epoch, grant };
+            let to = address(context, seen, &uid).await?;
+            memory.leases.grants(&uid, Instant::now());
+            let sent = async { Ok(context.sidecars.renew(&to, &command, RENEWAL_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
         // Never decided for a process whose object is there: `stop` carries it out.
@@ -215,6 +229,8 @@ fn after_write(transition: &Transition) -> Waiting {
         Transition::Prepare { .. } => Waiting::TargetPod,
         Transition::Commit { .. } => Waiting::Retention,
         Transition::Abort { .. } => Waiting::Thawing,
+        Transition::Fence => Waiting::LeaseEnd,
+        Transition::Unfence => Waiting::Nothing,
         Transition::End { .. } => Waiting::Nothing,
     }
 }

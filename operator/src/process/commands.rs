@@ -187,6 +187,11 @@ pub(super) fn source_uid(seen: &Observation) -> Result<PodUid, CallError> {
     seen.source().map(|pod| pod.uid.clone()).ok_or_else(|| missing("command", "a source"))
 }
 
+pub(super) fn owner_uid(seen: &Observation) -> Result<PodUid, CallError> {
+    let owner = seen.ledger.owner.as_ref().map(|owner| owner.pod.uid.clone());
+    owner.ok_or_else(|| missing("command", "an owner"))
+}
+
 pub(super) fn target_uid(seen: &Observation) -> Result<PodUid, CallError> {
     seen.target_uid().cloned().ok_or_else(|| missing("command", "a target"))
 }

@@ -5,7 +5,7 @@ use processhub_crds::vocabulary::{MoveReason, annotation};
 use processhub_crds::{HubProcessStatus, MigrationResult, MigrationSummary, MigrationTrigger};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
-use processhub_protocol::ledger::Phase;
+use processhub_protocol::ledger::{Owner, Phase, Tenure};
 
 use super::crash::{Crash, crash};
 use super::observation::Observation;
@@ -29,6 +29,7 @@ pub fn facts(seen: &Observation, waiting: Waiting) -> ProcessFacts {
         paused: seen.annotation(annotation::PAUSED) == Some("true"),
         node: seen.ledger.owner.as_ref().map(|owner| owner.pod.node.clone()),
         owner: owner(seen),
+        fenced: fenced(seen),
         moving: moving(seen, &status),
         capable: seen.owner_report().and_then(|report| report.worker.can_hand_over),
         waiting,
@@ -54,9 +55,15 @@ pub(super) fn words(failed: &processhub_crds::FailedUpgrade) -> &str {
     failed.message.as_deref().filter(|message| !message.is_empty()).unwrap_or(reason)
 }
 
+/// Whether the owner does not answer and its lease runs out, or has.
+fn fenced(seen: &Observation) -> bool {
+    let fencing = |owner: &Owner| matches!(owner.tenure, Tenure::Fencing { .. });
+    seen.ledger.owner.as_ref().is_some_and(fencing) && seen.owner_report().is_none()
+}
+
 fn owner(seen: &Observation) -> OwnerState {
     let Some(owner) = &seen.ledger.owner else { return OwnerState::None };
-    if seen.dead.contains_key(&owner.pod.uid) {
+    if seen.dead.contains_key(&owner.pod.uid) || fenced(seen) {
         return OwnerState::Dead;
     }
     let until = match seen.owner_pod() {

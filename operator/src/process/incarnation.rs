@@ -1,12 +1,12 @@
 //! A pod of a process, cut down to what decisions rest on. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use processhub_crds::vocabulary::{finalizer, label};
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 
-use super::pod::WORKER;
+use super::pod::{LEASED, SIDECAR, WORKER};
 
 /// A container that has crashed so often does not come up by being started again.
 const CRASHES: i32 = 3;
@@ -44,6 +44,8 @@ pub struct PodFacts {
     pub ended: bool,
     /// Whether it carries the finalizer of cold swap.
     pub guarded: bool,
+    /// Whether it serves by lease.
+    pub leased: bool,
     /// Whether the worker has crashed again, so that the kubelet waits before it starts it.
     pub backing_off: Option<BackingOff>,
     /// What keeps it from starting, in the words of scheduler or kubelet.
@@ -55,6 +57,13 @@ pub struct PodFacts {
 pub struct BackingOff {
     /// How long it had run.
     pub ran_seconds: u64,
+}
+
+/// Whether its sidecar was told that it serves by lease.
+fn leased(spec: &PodSpec) -> bool {
+    let sidecars = spec.init_containers.iter().flatten().filter(|container| container.name == SIDECAR);
+    let mut environment = sidecars.flat_map(|sidecar| sidecar.env.iter().flatten());
+    environment.any(|variable| variable.name == LEASED && variable.value.as_deref() == Some("true"))
 }
 
 /// What keeps a pod from starting.
@@ -104,6 +113,7 @@ impl PodFacts {
             ready: status.is_some_and(|status| condition(status, "Ready").is_some_and(|(holds, _)| holds)),
             ended: status.is_some_and(|status| ended(status, going_until.is_some())),
             guarded: pod.finalizers().iter().any(|name| name == finalizer::COLD_SWAP),
+            leased: spec.is_some_and(leased),
             backing_off: status.and_then(backing_off),
             trouble: status.and_then(trouble),
         })
@@ -127,6 +137,7 @@ impl PodFacts {
             ready: false,
             ended: false,
             guarded: false,
+            leased: false,
             backing_off: None,
             trouble: None,
         }

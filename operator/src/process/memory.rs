@@ -12,6 +12,8 @@ use processhub_crds::HubProcess;
 use processhub_protocol::id::PodUid;
 use tokio::time::Instant;
 
+use super::tenure::Leases;
+
 /// First and longest pause after an effect that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -34,6 +36,8 @@ pub(crate) struct Memory {
     pub(crate) risk_told: Option<u64>,
     /// Whether it was already said that the owner cannot be reached.
     pub(crate) silence_told: bool,
+    /// What is known of leases.
+    pub(crate) leases: Leases,
 }
 
 /// A pod object that is gone.

@@ -22,6 +22,7 @@ pub mod sides;
 pub mod status;
 pub(crate) mod stop;
 mod tell;
+pub(crate) mod tenure;
 mod tidy;
 pub mod wish;
 pub mod words;
@@ -180,6 +181,7 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
                 return Ok(Done { waiting: Waiting::Source, pause: Some(pause) });
             }
         }
+        renew(context, seen, memory).await;
         let decision = seen.decide();
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None });
@@ -207,6 +209,15 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
     tracing::error!("{MAX_STEPS} steps and no end; paused");
     let pause = Some(memory.failed("the steps of this process come to no end".to_owned()));
     Ok(Done { waiting: Waiting::Nothing, pause })
+}
+
+/// Renews the owner's lease, if that is due. What else is to be done does not depend on it: an owner that does not take it
+/// holds its requests when the one that it has ends.
+async fn renew(context: &Context, seen: &mut Observation, memory: &mut Memory) {
+    let Some(effect) = seen.renewal() else { return };
+    if let Err(error) = apply::apply(context, seen, memory, effect).await {
+        tracing::warn!(%error, "the lease was not renewed");
+    }
 }
 
 fn failed(

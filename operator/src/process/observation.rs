@@ -12,18 +12,23 @@ use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{
-    Decision, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View, Waiting, next,
+    Decision, Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View,
+    Waiting, next, renewal,
 };
 use processhub_protocol::id::{PodUid, ProcessUid};
+use processhub_protocol::lease;
 use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Migration, Phase, PodRef, pod_name};
 use processhub_protocol::wire::{Report, WorkerState};
 
 use super::incarnation::{Gravity, PodFacts};
 use super::proof::Proof;
+use super::tenure::Lapsed;
 use crate::assignments::Assignment;
 use crate::index::ProcessName;
 use crate::{revision, transfer};
 
+/// How much sooner than it has to be a lease is renewed, in milliseconds: a look that comes a little early is not wasted.
+const EARLY: u64 = 500;
 /// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
 const WAY_MILLISECONDS: u64 = 1000;
 
@@ -58,6 +63,8 @@ pub struct Observation {
     pub trouble: Option<String>,
     /// When the owner's sidecar last answered.
     pub heard: Option<Timestamp>,
+    /// Who holds no lease, and gets none.
+    pub lapsed: Lapsed,
 }
 
 /// A pod as it was seen.
@@ -201,7 +208,8 @@ impl Observation {
     /// Whether a bystander keeps the next pod from being made: it may still run, or still has that pod's name, which an
     /// object that was made again gives out once more.
     fn lingers(&self, pod: &PodFacts) -> bool {
-        !self.dead.contains_key(&pod.uid) || pod.name == pod_name(&self.name().name, self.ledger.epoch.next())
+        let runs = !self.dead.contains_key(&pod.uid) && !self.lapsed.others.contains(&pod.uid);
+        runs || pod.name == pod_name(&self.name().name, self.ledger.epoch.next())
     }
 
     /// After anything was done, what was read before it is not live any more.
@@ -230,6 +238,13 @@ impl Observation {
         next(&self.view())
     }
 
+    /// The renewal of the owner's lease, where it is due.
+    pub(crate) fn renewal(&self) -> Option<Effect> {
+        let left = self.owner_report()?.lease?.left_milliseconds;
+        let due = left + lease::RENEWAL <= lease::DURATION + EARLY;
+        renewal(&self.view()).filter(|_| due)
+    }
+
     /// The protocol's view.
     #[must_use]
     pub fn view(&self) -> View {
@@ -237,6 +252,7 @@ impl Observation {
             ledger: self.ledger.clone(),
             intent: self.intent(),
             give_up: self.give_up(),
+            owner: self.standing(),
             source: self.source_view(),
             target: self.target_view(),
             trial: self.tries_code(),
@@ -245,6 +261,25 @@ impl Observation {
             leading: self.leading,
             limits: limits(&self.hub),
         }
+    }
+
+    /// How the owner stands, wherever it is in a move.
+    fn standing(&self) -> Standing {
+        let uid = self.ledger.owner.as_ref().map(|owner| &owner.pod.uid);
+        Standing {
+            sidecar: self
+                .owner_report()
+                .map_or(SidecarView::Unreachable, |report| SidecarView::Report(Box::new(report.clone()))),
+            dead: uid.is_some_and(|uid| self.dead.contains_key(uid)),
+            lapsed: self.lapsed.owner,
+            replaceable: self.assignment.as_ref().is_some_and(|assignment| assignment.take_over),
+        }
+    }
+
+    /// Whether the owner is as good as dead: fenced, silent, and without a lease.
+    fn lapsed(&self, uid: &PodUid) -> bool {
+        let owns = self.ledger.owner.as_ref().is_some_and(|owner| owner.pod.uid == *uid);
+        owns && self.lapsed.owner && !self.reports.contains_key(uid)
     }
 
     /// Whether the target's code is another than the source's, and can be tried: the worker of a cold swap's target has not
@@ -345,7 +380,7 @@ impl Observation {
             pod,
             sidecar: report
                 .map_or(SidecarView::Unreachable, |report| SidecarView::Report(Box::new(report.clone()))),
-            dead: uid.is_some_and(|uid| self.dead.contains_key(uid)),
+            dead: uid.is_some_and(|uid| self.dead.contains_key(uid) || self.lapsed(uid)),
         }
     }
 }

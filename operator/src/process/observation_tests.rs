@@ -54,6 +54,7 @@ pub(crate) fn seen(transitions: &[Transition], second: i64) -> Observation {
         now: Timestamp::from_second(second).unwrap(),
         trouble: None,
         heard: None,
+        lapsed: Lapsed::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use super::incarnation::PodFacts;
 use super::memory::{Gone, Memory};
 use super::observation::{Observation, Sighting};
 use super::proof::{Evidence, GoneEvidence, NodeEvidence, prove};
+use super::tenure::Lapsed;
 use super::{Hubs, pod};
 use crate::assignments::{Assignment, HubKey};
 use crate::call::{self, CallError};
@@ -60,6 +61,7 @@ pub(crate) async fn observe(
         now: Timestamp::now(),
         trouble: memory.trouble.clone(),
         heard: memory.heard,
+        lapsed: Lapsed::default(),
     };
     let name = seen.name();
     seen.pods = context
@@ -70,6 +72,8 @@ pub(crate) async fn observe(
         .collect();
     seen.routed_to = context.routes.of(&name);
     seen.assignment = assignment(context, &seen);
+    let pods = seen.pods.values().map(|seen| &*seen.facts);
+    seen.lapsed = memory.leases.look(&seen.ledger, pods, Instant::now());
     find_missing(context, &mut seen, memory).await?;
     prove_all(context, &mut seen, memory).await?;
     ask(context, &mut seen).await?;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use processhub_protocol::handover::Waiting;
-use processhub_protocol::ledger::Phase;
+use processhub_protocol::ledger::{Phase, Tenure};
 
 use super::observation::Observation;
+use super::tenure::RENEWAL;
 
 /// The slow resync: what a lost watch event costs at most.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -19,16 +20,27 @@ const SLOW: Duration = Duration::from_secs(2);
 /// How long to wait at most before looking again.
 #[must_use]
 pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
+    let longest = if leased(seen) { RENEWAL } else { RESYNC };
+    longest.min(unleased(seen, waiting))
+}
+
+fn leased(seen: &Observation) -> bool {
+    seen.ledger.owner.as_ref().is_some_and(|owner| owner.tenure == Tenure::Leased)
+}
+
+fn unleased(seen: &Observation, waiting: Waiting) -> Duration {
     match waiting {
         Waiting::Nothing => at_rest(seen),
         Waiting::Placement | Waiting::HandoverNotSupported | Waiting::HistoryRewound => RESYNC,
+        // One that serves by lease is missed soon: how soon decides how long it is down.
+        Waiting::OwnerUnreachable if leased(seen) => START,
         Waiting::Leadership | Waiting::OwnerUnreachable => SLOW,
         Waiting::OldPodGone => old_pod(seen),
         Waiting::Trying | Waiting::Freezing | Waiting::Importing | Waiting::Activating | Waiting::Thawing => {
             COMMAND
         }
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
-        Waiting::TargetReady | Waiting::Source => START,
+        Waiting::TargetReady | Waiting::Source | Waiting::LeaseEnd => START,
         Waiting::Retention => retention(seen),
     }
 }

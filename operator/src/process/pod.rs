@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 use processhub_crds::vocabulary::{finalizer, label};
 use processhub_crds::{
-    CheckpointClass, HubProcess, Migration, MigrationStrategy, ProcessHub, UpgradeStrategy, Worker,
+    CheckpointClass, Failover, HubProcess, Migration, MigrationStrategy, ProcessHub, UpgradeStrategy, Worker,
 };
 use processhub_protocol::id::Epoch;
 use processhub_protocol::wire::{CONTROL_PORT, path};
@@ -26,6 +26,8 @@ use crate::{credentials, revision};
 pub const SIDECAR: &str = "processhub-sidecar";
 /// Name of the user's container.
 pub const WORKER: &str = "worker";
+/// Tells the sidecar whether it serves by lease.
+pub(crate) const LEASED: &str = "PROCESSHUB_LEASED";
 const STATE_VOLUME: &str = "processhub-state";
 const STATE_PATH: &str = "/var/lib/processhub";
 /// Where the worker serves the contract.
@@ -229,6 +231,7 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
         value("PROCESSHUB_PROTOCOL", worker.protocol.as_str().to_owned()),
         value("PROCESSHUB_CONTROL_PORT", CONTROL_PORT.to_string()),
         value("PROCESSHUB_GATED", gated.to_string()),
+        value(LEASED, (hub.spec.failover == Failover::OnLease).to_string()),
         value("PROCESSHUB_STATE_DIR", STATE_PATH.to_owned()),
         value("PROCESSHUB_HOLD_REQUESTS", worker.hold.requests.to_string()),
         value("PROCESSHUB_HOLD_BYTES", worker.hold.bytes.to_string()),

@@ -9,11 +9,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
     ActiveMigration, FailedUpgrade, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
-    MigrationTrigger, Owner, Restarts, conditions,
+    MigrationTrigger, Owner, Restarts, Tenure as TenureStatus, conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
 use processhub_protocol::ledger::{
-    self, AbortReason, Ledger, Migration, MoveResult, Phase, PodRef, Transition,
+    self, AbortReason, Ledger, Migration, MoveResult, Phase, PodRef, Tenure, Transition,
 };
 
 use super::crash;
@@ -39,6 +39,11 @@ pub fn read(status: &HubProcessStatus) -> Result<Ledger, Unknown> {
         pod: PodRef { name: owner.pod.clone(), uid: PodUid(owner.uid.clone()), node: owner.node.clone() },
         record: RecordId(owner.record_id.clone()),
         epoch: Epoch(owner.epoch),
+        tenure: match (owner.tenure, owner.fenced_at) {
+            (None, _) => Tenure::Unbounded,
+            (Some(TenureStatus::Leased), _) => Tenure::Leased,
+            (Some(TenureStatus::Fencing), at) => Tenure::Fencing { at: Epoch(at.unwrap_or_default()) },
+        },
     });
     let epoch = Epoch(status.epoch);
     let migration = match &status.migration {
@@ -159,7 +164,10 @@ pub fn write(
                 vsn: conditions::bounded(&around.target_vsn, MAX_VSN).to_owned(),
                 revision: migration.revision.clone(),
                 hub: around.target_hub.clone(),
+                tenure: None,
+                fenced_at: None,
             });
+            keep_tenure(&mut next, &after);
         }
         Transition::Abort { reason } => {
             let migration = after.migration.as_ref()?;
@@ -178,6 +186,12 @@ pub fn write(
                 next.epoch = after.epoch.0;
             }
         }
+        Transition::Fence | Transition::Unfence => {
+            keep_tenure(&mut next, &after);
+            if let (Some(owner), Some(after)) = (next.owner.as_mut(), after.owner.as_ref()) {
+                owner.epoch = after.epoch.0;
+            }
+        }
         Transition::End { result } => {
             let ended = next.migration.take()?;
             if let Some(failed) = failed_upgrade(&ended, *result, around) {
@@ -190,6 +204,15 @@ pub fn write(
         }
     }
     Some(next)
+}
+
+fn keep_tenure(status: &mut HubProcessStatus, after: &Ledger) {
+    let (Some(owner), Some(after)) = (status.owner.as_mut(), after.owner.as_ref()) else { return };
+    (owner.tenure, owner.fenced_at) = match after.tenure {
+        Tenure::Unbounded => (None, None),
+        Tenure::Leased => (Some(TenureStatus::Leased), None),
+        Tenure::Fencing { at } => (Some(TenureStatus::Fencing), Some(at.0)),
+    };
 }
 
 fn prepared(status: &HubProcessStatus, migration: &Migration, around: &Circumstances) -> ActiveMigration {

@@ -38,6 +38,7 @@ pub(crate) fn commit(epoch: u64, state: Option<StateId>, lost: Option<Lost>) -> 
         record: RecordId(format!("record-{epoch}")),
         state,
         lost,
+        leased: false,
     }
 }
 

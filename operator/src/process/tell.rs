@@ -43,6 +43,14 @@ pub(crate) fn transition(
             context.events.normal(about, EventReason::Regranted, words);
         }
         Transition::Abort { .. } => {}
+        Transition::Fence => {
+            let words = "the owner does not answer; its lease is not renewed, and when it has ended the process is taken over";
+            context.events.warning(about, EventReason::OwnerUnreachable, words);
+        }
+        Transition::Unfence => {
+            let words = "the owner answers again before it was taken over";
+            context.events.normal(about, EventReason::Regranted, words);
+        }
         Transition::End { .. } => {
             let last = status.and_then(|status| status.last_migration.as_ref());
             if let (Some(before), Some(last)) = (before, last)

@@ -158,7 +158,7 @@ fn print(plan: &Plan, report: &Report, out: &mut String) {
     for line in report.to_string().lines() {
         writeln!(out, "  {line}").unwrap();
     }
-    for (name, Assignment { go, give_up, held, lets_go: _ }) in &plan.assignments {
+    for (name, Assignment { go, give_up, held, lets_go: _, take_over: _ }) in &plan.assignments {
         if let Some(go) = go {
             writeln!(out, "  {name} -> {} ({})", go.node, go.trigger).unwrap();
         }

@@ -7,7 +7,7 @@ use processhub_protocol::handover::Effect;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{Kind, Transition};
 use processhub_protocol::rules::{Rule, enforced};
-use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, HandOn, Import, StartInfo, Thaw};
+use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, HandOn, Import, Renew, StartInfo, Thaw};
 
 use crate::intern::Id;
 use crate::message::Message;
@@ -54,6 +54,7 @@ impl Model {
             | Effect::Import { .. }
             | Effect::Activate { .. }
             | Effect::Thaw { .. }
+            | Effect::Renew { .. }
             | Effect::HandOn { .. } => {
                 if let Some(message) = sight.and_then(|sight| self.command(sight, seen.ledger, effect)) {
                     let id = self.messages.id(message);
@@ -87,7 +88,16 @@ impl Model {
                 state.wish = Wish::Finish;
             }
             Transition::Abort { .. } => broken = self.take(state, after.epoch),
+            Transition::Fence => {
+                state.fenced = 0;
+                state.budget.fences = state.budget.fences.saturating_sub(1);
+            }
+            Transition::Unfence => {
+                state.fenced = 0;
+                broken = self.take(state, after.epoch);
+            }
             Transition::Commit { state: given, lost, .. } => {
+                state.fenced = 0;
                 let declared =
                     before.migration.as_ref().is_some_and(|m| !m.with_state && m.kind != Kind::Recover);
                 if declared {
@@ -187,6 +197,10 @@ impl Model {
                 epoch: *epoch,
                 grant: grant(source?)?,
             }),
+            Effect::Renew { epoch } => {
+                let owner = sight.owner.as_ref()?;
+                Message::Renew(Renew { to: names::addressee(owner.slot), epoch: *epoch, grant: grant(owner)? })
+            }
             Effect::HandOn { epoch } => Message::HandOn(HandOn {
                 to: names::addressee(source?.slot),
                 epoch: *epoch,

@@ -3,7 +3,7 @@
 use processhub_protocol::fence::{Floor, Step};
 use processhub_protocol::handover::Effect;
 use processhub_protocol::ledger::Transition;
-use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, HandOn, Import, LetGo, Thaw};
+use processhub_protocol::wire::{Activate, Addressee, Forward, Freeze, HandOn, Import, LetGo, Renew, Thaw};
 
 use crate::names::{self, Slot};
 use crate::state::Versioned;
@@ -26,6 +26,8 @@ pub enum Message {
     HandOn(HandOn),
     /// To an owner whose process was deleted.
     LetGo(LetGo),
+    /// To an owner that serves by lease.
+    Renew(Renew),
     /// To the API server, decided on this ledger.
     Api(Versioned, Effect),
 }
@@ -41,6 +43,7 @@ impl Message {
             Self::Forward(command) => &command.to,
             Self::HandOn(command) => &command.to,
             Self::LetGo(command) => &command.to,
+            Self::Renew(command) => &command.to,
             Self::Api(..) => return None,
         };
         Some(names::slot(&to.pod))
@@ -54,7 +57,7 @@ impl Message {
             Self::Activate(command) => (command.epoch, Step::TakeOver),
             Self::Thaw(command) => (command.epoch, Step::TakeOver),
             Self::LetGo(command) => (command.epoch, Step::TakeOver),
-            Self::Forward(_) | Self::HandOn(_) | Self::Api(..) => return None,
+            Self::Forward(_) | Self::HandOn(_) | Self::Renew(_) | Self::Api(..) => return None,
         };
         Some(Floor { epoch, step })
     }
@@ -76,7 +79,7 @@ impl Message {
             Self::Api(_, Effect::Write(Transition::Prepare { source: Some(pod), .. })) => {
                 1 << names::slot(&pod.uid)
             }
-            Self::Freeze(_) | Self::Thaw(_) | Self::LetGo(_) | Self::Api(..) => 0,
+            Self::Freeze(_) | Self::Thaw(_) | Self::LetGo(_) | Self::Renew(_) | Self::Api(..) => 0,
         };
         to | others
     }

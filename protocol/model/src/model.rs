@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use processhub_protocol::fence::{Floor, Record, Role, Step as Done};
 use processhub_protocol::handover::Effect;
-use processhub_protocol::ledger::{Kind, Ledger, Owner};
+use processhub_protocol::ledger::{Kind, Ledger, Owner, Tenure};
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Forward, HandOn};
 
@@ -14,7 +14,9 @@ use crate::message::Message;
 use crate::names::{self, Slot};
 use crate::operator::Sight;
 use crate::promise::{self, Promise};
-use crate::state::{Bag, Budget, Mode, NOWHERE, PODS, Pod, PodPhase, State, Versioned, WRITES, Wish, Worker};
+use crate::state::{
+    Bag, Budget, FRESH, Mode, NOWHERE, PODS, Pod, PodPhase, State, Versioned, WRITES, Wish, Worker,
+};
 use crate::step::Step;
 
 /// What is explored.
@@ -26,6 +28,8 @@ pub struct Config {
     pub kind: Kind,
     /// Whether state is handed over.
     pub with_state: bool,
+    /// Whether owners serve by lease.
+    pub leased: bool,
     /// Whether the process has to be started first.
     pub starts: bool,
     /// Whether a second operator believes that it leads, with a ledger that lags behind.
@@ -98,7 +102,8 @@ impl Model {
                 ..Record::first(names::record(0, 0), names::process(), names::uid(0), epoch)
             };
             ledger.epoch = epoch;
-            ledger.owner = Some(Owner { pod: names::pod(0, 1), record: names::record(0, 0), epoch });
+            let tenure = if self.config.leased { Tenure::Leased } else { Tenure::Unbounded };
+            ledger.owner = Some(Owner { pod: names::pod(0, 1), record: names::record(0, 0), epoch, tenure });
             let record = self.records.id(record);
             pods[0] = Pod {
                 phase: PodPhase::Running,
@@ -107,6 +112,7 @@ impl Model {
                 record,
                 worker: Worker { mode: Mode::Active, writes: 0, epoch: 1 },
                 persisted: true,
+                lease: if self.config.leased { FRESH } else { 0 },
                 activated: true,
                 ..Pod::default()
             };
@@ -126,6 +132,7 @@ impl Model {
             excused: 0,
             seqs: [0; WRITES],
             top,
+            fenced: 0,
             deleted: false,
             budget: self.config.budget,
         }

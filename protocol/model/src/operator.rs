@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{self, Effect};
-use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, Transition};
+use processhub_protocol::ledger::{AbortReason, Kind, Ledger, Phase, Tenure, Transition};
 use processhub_protocol::wire::LetGo;
 
 use crate::effects::lost_writes;
@@ -14,7 +14,7 @@ use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise::{self, Promise};
 use crate::sidecar::spend;
-use crate::state::{Glimpse, Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
+use crate::state::{FRESH, Glimpse, Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
 use crate::step::Step;
 
 /// What a decision rests on, in small.
@@ -23,6 +23,13 @@ pub struct Sight {
     pub(crate) ledger: Id,
     pub(crate) source: Option<Seen>,
     pub(crate) target: Option<Seen>,
+    pub(crate) owner: Option<Seen>,
+    /// Whether it may be taken over.
+    pub(crate) replaceable: bool,
+    /// Whether the owner is being fenced.
+    pub(crate) fenced: bool,
+    /// Whether what it was given before has ended.
+    pub(crate) lapsed: bool,
     pub(crate) routed: Slot,
     pub(crate) intent: bool,
     pub(crate) lingering: bool,
@@ -40,6 +47,11 @@ fn glimpse_after(from: &State, (_, command): &(Id, Option<Message>)) -> Option<G
     let glimpse = from.glimpse?;
     let answered = command.as_ref().and_then(Message::to) == Some(glimpse.seen.slot);
     (!answered && glimpse.decisions > 1).then_some(Glimpse { decisions: glimpse.decisions - 1, ..glimpse })
+}
+
+/// Whether it lets somebody acknowledge.
+fn grants(effect: &Effect) -> bool {
+    matches!(effect, Effect::Activate { .. } | Effect::Thaw { .. } | Effect::Renew { .. })
 }
 
 impl Model {
@@ -111,18 +123,28 @@ impl Model {
             sights.push(Sight {
                 source: old(fresh.source),
                 target: old(fresh.target),
+                owner: old(fresh.owner),
                 glimpses: true,
                 ..fresh
             });
         }
-        let mute = |side: Option<Seen>| side.map(|seen| Seen { answers: false, ..seen });
-        sights.push(Sight { source: mute(fresh.source), ..fresh });
-        sights.push(Sight { target: mute(fresh.target), ..fresh });
-        sights.push(Sight { source: mute(fresh.source), target: mute(fresh.target), ..fresh });
+        let slots = [fresh.source, fresh.target].map(|side| side.map(|seen| seen.slot));
+        let other = fresh.owner.map(|seen| seen.slot).filter(|slot| !slots.contains(&Some(*slot)));
+        for mute in [&slots[..1], &slots[1..], &slots[..], &[other]] {
+            let mute = |side: Option<Seen>| {
+                side.map(|seen| Seen { answers: seen.answers && !mute.contains(&Some(seen.slot)), ..seen })
+            };
+            let (source, target, owner) = (mute(fresh.source), mute(fresh.target), mute(fresh.owner));
+            sights.push(Sight { source, target, owner, ..fresh });
+        }
         let mut done: Vec<(Id, Option<Message>)> = Vec::new();
         for sight in sights {
             for &id in &*self.decide(sight) {
                 let effect = Rc::clone(self.effects.get(id));
+                if lagging && self.config.leased && grants(&effect) {
+                    // Its own Lease has ended, or nobody else would lead.
+                    continue;
+                }
                 let command = self.command(&sight, seen.ledger, &effect);
                 let one = (id, command);
                 if !done.contains(&one) {
@@ -226,6 +248,9 @@ impl Model {
     fn sight(&self, state: &State, ledger: Id) -> Sight {
         let believed = Rc::clone(self.ledgers.get(ledger));
         let (source, target) = self.sides(state, &believed);
+        let owner = believed.owner.as_ref().map(|owner| names::slot(&owner.pod.uid));
+        let fenced =
+            believed.owner.as_ref().is_some_and(|owner| matches!(owner.tenure, Tenure::Fencing { .. }));
         let owner_dead = believed
             .owner
             .as_ref()
@@ -238,8 +263,12 @@ impl Model {
             ledger,
             source: source.map(|slot| self.see(state, slot)),
             target: target.map(|slot| self.see(state, slot)),
+            owner: owner.map(|slot| self.see(state, slot)),
+            replaceable: state.budget.fences > 0,
+            fenced,
+            lapsed: fenced && state.fenced >= FRESH,
             routed: state.routed,
-            intent: state.budget.moves > 0 || owner_dead || recovering,
+            intent: state.budget.moves > 0 || owner_dead || recovering || fenced,
             lingering,
             wish: state.wish,
             glimpses: false,
@@ -253,10 +282,11 @@ impl Model {
             activated: false,
             released: false,
             persisted: true,
+            lease: 0,
             worker: Worker { writes: 0, epoch: 0, ..pod.worker },
             ..*pod
         };
-        Seen { slot, pod: shown, serving: promise::serves(self, pod), answers: pod.runs() }
+        Seen { slot, pod: shown, serving: promise::serves(self, pod), answers: pod.heard() }
     }
 
     /// The shipped decision, remembered per sight.
@@ -264,8 +294,9 @@ impl Model {
         if let Some(known) = self.decisions.get(&sight) {
             return Rc::clone(known);
         }
-        let decision = handover::next(&self.view(&sight));
-        let effects: Rc<[Id]> = decision.effects.into_iter().map(|effect| self.effects.id(effect)).collect();
+        let view = self.view(&sight);
+        let effects = handover::renewal(&view).into_iter().chain(handover::next(&view).effects);
+        let effects: Rc<[Id]> = effects.map(|effect| self.effects.id(effect)).collect();
         self.decisions.insert(sight, Rc::clone(&effects));
         effects
     }
@@ -279,6 +310,10 @@ impl Model {
             return None;
         };
         if *reason == AbortReason::DeadlineExceeded && !target.answers {
+            return None;
+        }
+        // An owner that is back has all that anybody else holds.
+        if *reason == AbortReason::Regrant && sight.owner.is_some_and(|owner| !owner.pod.dead()) {
             return None;
         }
         let epoch = self.ledgers.get(sight.ledger).migration.as_ref()?.epoch;

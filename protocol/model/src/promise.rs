@@ -3,6 +3,8 @@
 use processhub_protocol::fence::Role;
 use processhub_protocol::ledger::{Kind, Migration, Phase};
 
+use processhub_protocol::rules::{Rule, enforced};
+
 use crate::model::Model;
 use crate::names;
 use crate::state::{Mode, Pod, State};
@@ -56,6 +58,7 @@ pub fn serves(model: &Model, pod: &Pod) -> bool {
     pod.runs()
         && pod.worker.mode == Mode::Active
         && matches!(model.records.get(pod.record).role, Role::Active { .. })
+        && (!model.config.leased || pod.lease > 0 || !enforced(Rule::HeldLease))
 }
 
 /// The promises that hold in every state: singularity, and that nothing acknowledged is missing.

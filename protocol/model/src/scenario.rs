@@ -12,6 +12,7 @@ pub const PLAIN: Config = Config {
     name: "plain hot swap",
     kind: Kind::HotSwap,
     with_state: true,
+    leased: false,
     starts: false,
     second_leader: false,
     pods: 3,
@@ -38,6 +39,8 @@ const NOTHING: Budget = Budget {
     forced: 0,
     edits: 0,
     deletions: 0,
+    cuts: 0,
+    fences: 0,
     returns: 0,
 };
 
@@ -127,6 +130,33 @@ pub fn all() -> Vec<Config> {
             },
             ..base.clone()
         },
+        Config {
+            name: "by lease: a node that is cut off",
+            leased: true,
+            budget: Budget {
+                writes: 2,
+                faults: 2,
+                cuts: 1,
+                fences: 1,
+                kills: 1,
+                sidecar_restarts: 1,
+                ..NOTHING
+            },
+            ..base.clone()
+        },
+        Config {
+            name: "by lease: cut off in mid-move",
+            leased: true,
+            budget: Budget { cuts: 1, fences: 1, faults: 1, kills: 1, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "by lease: two leaders",
+            leased: true,
+            second_leader: true,
+            budget: Budget { writes: 1, faults: 2, cuts: 1, fences: 1, late: 1, refreshes: 1, ..NOTHING },
+            ..base.clone()
+        },
         Config { name: "a forgotten move", budget: Budget { edits: 1, faults: 1, ..moves }, ..base },
     ]
 }
@@ -205,6 +235,9 @@ pub fn refutations() -> Vec<(Rule, Config)> {
     };
     let returns = Budget { cancels: 1, returns: 1, faults: 2, ..lost };
     let wiped = Budget { faults: 1, wipes: 1, ..moves };
+    let slow = Budget { fences: 1, ..NOTHING };
+    let cut = Budget { cuts: 1, faults: 1, ..slow };
+    let by_lease = |name, budget| Config { leased: true, ..config(name, Promise::Singular, budget) };
     let edited = Budget { faults: 1, edits: 1, ..moves };
     vec![
         (Rule::Floor, Config { epochs: 5, ..config("a retried move", Promise::Singular, retried) }),
@@ -222,5 +255,8 @@ pub fn refutations() -> Vec<(Rule, Config)> {
         (Rule::CommitWithoutSource, config("a source that is lost", Promise::NotGivenUp, lost)),
         (Rule::RecordIdentity, config("a lost volume", Promise::Kept, wiped)),
         (Rule::ForwardUpwards, config("a target that is lost", Promise::ForwardUp, lost)),
+        (Rule::HeldLease, by_lease("a node that is cut off", cut)),
+        (Rule::FencedUnrenewed, by_lease("an owner that is slow to answer", slow)),
+        (Rule::LeaseWaitedOut, by_lease("a node that is cut off", cut)),
     ]
 }

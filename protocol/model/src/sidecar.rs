@@ -13,7 +13,7 @@ use crate::message::Message;
 use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise::Promise;
-use crate::state::{Busy, Fault, Mode, PODS, Pod, State};
+use crate::state::{Busy, FRESH, Fault, Mode, PODS, Pod, State};
 use crate::step::Step;
 
 impl Model {
@@ -24,7 +24,7 @@ impl Model {
             let Some(to) = message.to() else {
                 continue;
             };
-            if !from.pods[usize::from(to)].runs() {
+            if !from.pods[usize::from(to)].heard() {
                 continue;
             }
             let mut state = from.clone();
@@ -44,6 +44,7 @@ impl Model {
                     | Message::Forward(_)
                     | Message::HandOn(_)
                     | Message::LetGo(_)
+                    | Message::Renew(_)
                     | Message::Api(..) => {}
                 }
             }
@@ -83,6 +84,12 @@ impl Model {
                 }
                 None
             }
+            Message::Renew(command) => {
+                if record.judge_renew(command, &clock(to, pod)).is_ok() {
+                    pod.lease = FRESH;
+                }
+                None
+            }
             Message::HandOn(command) => self.forward(state, to, &record, &command.forward()),
             Message::Api(..) => None,
         }
@@ -98,6 +105,7 @@ impl Model {
             return;
         };
         self.obey(pod, active);
+        pod.lease = if self.config.leased { FRESH } else { 0 };
         pod.activated = true;
         self.settle(pod);
         if let Some(source) = &command.source {
@@ -118,6 +126,7 @@ impl Model {
         }
         if let Ok(active) = record.thaw_done(command, &clock) {
             self.obey(pod, active);
+            pod.lease = if self.config.leased { FRESH } else { 0 };
             pod.failure = None;
             let restarted = pod.worker.mode == Mode::Standby;
             self.settle(pod);
@@ -199,7 +208,8 @@ impl Model {
     fn importing(&mut self, from: &State, slot: Slot, busy: Busy, command: &Import, out: &mut Vec<Edge>) {
         let at = usize::from(slot);
         let source = &from.pods[usize::from(names::slot(&command.from.pod))];
-        let offered = source.runs()
+        let offered = source.heard()
+            && !from.pods[at].cut
             && self.records.get(source.record).exportable(command.epoch) == Some(&command.state);
         let mut state = from.clone();
         if busy.fetched {

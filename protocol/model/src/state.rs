@@ -7,6 +7,8 @@ use crate::names::Slot;
 pub const PODS: usize = 6;
 /// How many writes clients may make.
 pub const WRITES: usize = 2;
+/// How often time passes until a lease that is given now has certainly ended, and until a leader may be certain of that.
+pub const FRESH: u8 = 2;
 /// No slot.
 pub const NOWHERE: Slot = u8::MAX;
 
@@ -35,6 +37,8 @@ pub struct State {
     pub seqs: [u8; WRITES],
     /// The highest epoch ever taken.
     pub top: u8,
+    /// How often time has passed since the owner was fenced; more than twice makes no difference.
+    pub fenced: u8,
     /// Whether the process's object was deleted. Operators may still go by what they knew of it.
     pub deleted: bool,
     /// What may still happen.
@@ -90,6 +94,10 @@ pub struct Pod {
     /// The first sequence number that went missing when its worker crashed, as its sidecar reports it; 0 for none.
     /// On disk beside the record.
     pub lost: u8,
+    /// How often time may yet pass before its lease has certainly ended: 2 for a fresh one, 0 for none.
+    pub lease: u8,
+    /// Whether its node is cut off: it runs and serves its clients, and hears nothing.
+    pub cut: bool,
     /// Whether it was ever active.
     pub activated: bool,
     /// Whether a successor of it was ever active, or (cold swap) committed with the state persisted: a deletion that
@@ -221,6 +229,10 @@ pub struct Budget {
     pub edits: u8,
     /// Deletions of the process.
     pub deletions: u8,
+    /// Nodes that are cut off.
+    pub cuts: u8,
+    /// Owners that are fenced, for good reason or not.
+    pub fences: u8,
     /// Machines that were declared dead while they were off, and come back before their pods are collected.
     pub returns: u8,
 }
@@ -279,6 +291,11 @@ impl Pod {
     /// Whether its sidecar and worker run.
     pub fn runs(&self) -> bool {
         matches!(self.phase, PodPhase::Running | PodPhase::Deleting | PodPhase::Orphan)
+    }
+
+    /// Whether its sidecar is reached.
+    pub fn heard(&self) -> bool {
+        self.runs() && !self.cut
     }
 
     /// Whether it is proven that it never runs again.

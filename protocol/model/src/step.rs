@@ -79,6 +79,14 @@ pub enum Step {
     LetsGo(Slot),
     /// The operator deletes a pod that the ledger no longer names.
     Collected(Slot),
+    /// As much time passes as a lease lasts.
+    TimePasses,
+    /// A lease ends.
+    LeaseEnds(Slot),
+    /// The node of a pod is cut off; it runs on.
+    Cut(Slot),
+    /// It is reached again.
+    Healed(Slot),
 }
 
 impl Step {
@@ -125,6 +133,10 @@ impl Step {
             Self::Flushed(slot) => format!("{}: the record reaches the disk", pod(slot)),
             Self::ProcessDeleted => "somebody deletes the process".to_owned(),
             Self::LetsGo(slot) => format!("the leader lets {} go", pod(slot)),
+            Self::TimePasses => "time passes, as much as a lease lasts".to_owned(),
+            Self::LeaseEnds(slot) => format!("the lease of {} ends", pod(slot)),
+            Self::Cut(slot) => format!("the node of {} is cut off, it runs on", pod(slot)),
+            Self::Healed(slot) => format!("the node of {} is reached again", pod(slot)),
             Self::Collected(slot) => {
                 format!("the leader deletes {}, which the ledger no longer names", pod(slot))
             }

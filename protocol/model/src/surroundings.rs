@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use processhub_protocol::fence::{Record, Role};
-use processhub_protocol::ledger::{Kind, Ledger, Phase};
+use processhub_protocol::ledger::{Kind, Ledger, Phase, Tenure};
 use processhub_protocol::rules::{Rule, enforced};
 
 use crate::message::Message;
@@ -11,7 +11,7 @@ use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise;
 use crate::sidecar::spend;
-use crate::state::{Budget, Mode, Pod, PodPhase, State, Versioned, Wish, Worker};
+use crate::state::{Budget, FRESH, Mode, Pod, PodPhase, State, Versioned, Wish, Worker};
 use crate::step::Step;
 
 impl Model {
@@ -27,6 +27,8 @@ impl Model {
                     out.push(Edge { step: Step::Up(slot), state, broken: None });
                 }
                 PodPhase::Dead => self.returns(from, slot, pod, out),
+                // Its kubelet hears nothing.
+                PodPhase::Orphan | PodPhase::Deleting if pod.cut => {}
                 PodPhase::Orphan => {
                     self.worker_ends(from, slot, pod, out);
                     self.phase(from, slot, PodPhase::Gone, Step::Terminated(slot), out);
@@ -46,13 +48,52 @@ impl Model {
                 PodPhase::Running => self.disturb(from, slot, out),
             }
             if pod.runs() {
+                self.leased(from, slot, pod, out);
                 self.serve(from, slot, pod, out);
                 self.restarts(from, slot, pod, out);
                 self.without_rules(from, slot, pod, out);
             }
         }
+        self.time_passes(from, out);
         self.delete_process(from, out);
         self.wishes(from, out);
+    }
+
+    /// As long as a lease lasts. Grants that are still on their way are void then. What was given in the time before has
+    /// ended at some moment of this one, and what is given in this one ends in the next.
+    fn time_passes(&self, from: &State, out: &mut Vec<Edge>) {
+        if !self.config.leased {
+            return;
+        }
+        let mut state = from.clone();
+        for pod in &mut state.pods {
+            pod.lease = pod.lease.saturating_sub(1);
+        }
+        state.net.retain(|id| {
+            !matches!(&**self.messages.get(id), Message::Activate(_) | Message::Thaw(_) | Message::Renew(_))
+        });
+        let owner = &self.ledgers.get(from.ledger.ledger).owner;
+        if owner.as_ref().is_some_and(|owner| matches!(owner.tenure, Tenure::Fencing { .. })) {
+            state.fenced = FRESH.min(state.fenced + 1);
+        }
+        out.push(Edge { step: Step::TimePasses, state, broken: None });
+    }
+
+    fn leased(&self, from: &State, slot: Slot, pod: &Pod, out: &mut Vec<Edge>) {
+        let at = usize::from(slot);
+        if pod.lease == 1 {
+            let mut state = from.clone();
+            state.pods[at].lease = 0;
+            out.push(Edge { step: Step::LeaseEnds(slot), state, broken: None });
+        }
+        let mut state = from.clone();
+        if pod.cut {
+            state.pods[at].cut = false;
+            out.push(Edge { step: Step::Healed(slot), state, broken: None });
+        } else if spend(&mut state, |budget| &mut budget.cuts) {
+            state.pods[at].cut = true;
+            out.push(Edge { step: Step::Cut(slot), state, broken: None });
+        }
     }
 
     fn phase(&self, from: &State, slot: Slot, phase: PodPhase, step: Step, out: &mut Vec<Edge>) {
@@ -140,6 +181,7 @@ impl Model {
     fn restart_sidecar(&self, state: &mut State, slot: Slot) {
         let pod = &mut state.pods[usize::from(slot)];
         pod.boot += 1;
+        pod.lease = 0;
         pod.record = pod.disk;
         pod.busy = None;
         pod.failure = None;

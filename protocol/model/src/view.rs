@@ -2,8 +2,9 @@
 
 use processhub_protocol::fence::Record;
 use processhub_protocol::handover::{
-    Handover, Incarnation, Intent, Limits, Pod as SeenPod, PodView, SidecarView, View,
+    Handover, Incarnation, Intent, Limits, Pod as SeenPod, PodView, SidecarView, Standing, View,
 };
+use processhub_protocol::lease::LeaseView;
 use processhub_protocol::ledger::AbortReason;
 use processhub_protocol::wire::{
     Busy, Challenge, CommandKind, Failure, FailureKind, Report, VERSION, WorkerState, WorkerView,
@@ -17,7 +18,15 @@ use crate::state::{Fault, Mode, NOWHERE, Pod, PodPhase, Seen, Wish};
 
 impl Model {
     pub(crate) fn view(&self, sight: &Sight) -> View {
+        let owner = self.incarnation(sight.owner.as_ref());
         View {
+            owner: Standing {
+                sidecar: owner.sidecar,
+                dead: owner.dead,
+                lapsed: sight.lapsed,
+                // Whoever does not answer, as often as is explored: what a plan and a quorum can hold up is only less.
+                replaceable: sight.replaceable,
+            },
             ledger: (**self.ledgers.get(sight.ledger)).clone(),
             intent: sight.intent.then(|| Intent { kind: self.config.kind, node: "n".to_owned() }),
             give_up: match sight.wish {
@@ -26,8 +35,8 @@ impl Model {
                 Wish::Deadline => Some(AbortReason::DeadlineExceeded),
                 Wish::Withdraw => Some(AbortReason::Withdrawn),
             },
-            source: self.incarnation(sight.source.as_ref()),
-            target: self.incarnation(sight.target.as_ref()),
+            source: self.side(sight, sight.source.as_ref()),
+            target: self.side(sight, sight.target.as_ref()),
             trial: false,
             routed_to: (sight.routed != NOWHERE).then(|| names::uid(sight.routed)),
             lingering: sight.lingering,
@@ -38,6 +47,17 @@ impl Model {
                 freeze: 1,
                 retention: 0,
             },
+        }
+    }
+
+    /// One side of a move. An owner that is fenced, silent and without a lease is as good as dead.
+    fn side(&self, sight: &Sight, seen: Option<&Seen>) -> Incarnation {
+        let owns = seen.is_some_and(|seen| sight.owner.is_some_and(|owner| owner.slot == seen.slot));
+        let silent = seen.is_some_and(|seen| !seen.answers);
+        let incarnation = self.incarnation(seen);
+        Incarnation {
+            dead: incarnation.dead || (owns && silent && sight.fenced && sight.lapsed),
+            ..incarnation
         }
     }
 
@@ -72,6 +92,7 @@ impl Model {
             | Message::Thaw(_)
             | Message::Forward(_)
             | Message::HandOn(_)
+            | Message::Renew(_)
             | Message::LetGo(_)
             | Message::Api(..) => None,
         });
@@ -113,6 +134,7 @@ impl Model {
             blackout_microseconds: None,
             stopping: false,
             lost: None,
+            lease: self.config.leased.then(LeaseView::default),
             checkpoint: None,
         }
     }

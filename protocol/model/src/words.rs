@@ -23,6 +23,7 @@ pub fn effect(effect: &Effect) -> String {
         }
         Effect::Thaw { epoch } => format!("sends thaw, epoch {epoch}"),
         Effect::LetGo { epoch } => format!("lets go, epoch {epoch}"),
+        Effect::Renew { epoch } => format!("sends a renewal, epoch {epoch}"),
         Effect::HandOn { epoch } => format!("sends hand-on, epoch {epoch}"),
         Effect::Route(pod) => format!("routes to pod {}", pod.uid),
         Effect::ReadLive(side) => format!("reads the {side:?} live"),
@@ -47,6 +48,7 @@ pub fn message(message: &Message) -> String {
             format!("forward to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
         Message::LetGo(command) => format!("let-go, epoch {}, to pod {}", command.epoch, command.to.pod),
+        Message::Renew(command) => format!("renewal, epoch {}, to pod {}", command.epoch, command.to.pod),
         Message::HandOn(command) => {
             format!("hand-on to pod {}, epoch {}, to pod {}", command.peer.pod, command.epoch, command.to.pod)
         }
@@ -97,6 +99,8 @@ fn transition(transition: &Transition) -> String {
             format!("Committed: owner is pod {} with {}{lost}", target.uid, self::state(state.as_ref()))
         }
         Transition::Abort { reason } => format!("Aborted: {reason:?}"),
+        Transition::Fence => "Fencing".to_owned(),
+        Transition::Unfence => "Leased again".to_owned(),
         Transition::End { result } => format!("Ended: {result:?}"),
     }
 }

@@ -1,6 +1,6 @@
 //! A move is being undone: the source serves again at the abort's epoch, the target goes.
 
-use super::{Decision, Effect, PodView, Side, View, Waiting};
+use super::{Decision, Effect, PodView, Side, View, Waiting, tenure};
 use crate::fence::Role;
 use crate::id::Epoch;
 use crate::ledger::{Kind, Migration, MoveResult, Transition};
@@ -27,7 +27,11 @@ pub(super) fn next(view: &View, migration: &Migration, epoch: Epoch) -> Decision
         }
     }
     if decision.effects.is_empty() && decision.waiting == Waiting::Nothing {
-        if migration.kind == Kind::Recover && migration.source.is_some() && !view.source.dead {
+        if migration.kind == Kind::Recover
+            && migration.source.is_some()
+            && !view.source.dead
+            && !tenure::back(view)
+        {
             return recover_again(view, migration);
         }
         let result = if view.source.dead { MoveResult::Failed } else { MoveResult::Aborted };

@@ -7,9 +7,11 @@ mod aborted;
 mod committed;
 mod prepared;
 mod steady;
+mod tenure;
 mod view;
 
-pub use view::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View};
+pub use tenure::renewal;
+pub use view::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View};
 
 use crate::fence::Role;
 use crate::id::{Epoch, PodUid, StateId};
@@ -85,6 +87,11 @@ pub enum Effect {
         /// An epoch above all that it has obeyed.
         epoch: Epoch,
     },
+    /// Give the owner another lease, at the epoch that it serves at; see [`renewal`].
+    Renew {
+        /// That epoch.
+        epoch: Epoch,
+    },
     /// Point the stable address at this pod.
     Route(PodRef),
     /// Read the pod from the API server itself, not from a cache.
@@ -106,6 +113,8 @@ impl Effect {
             Self::Write(Transition::Prepare { .. }) => "prepare",
             Self::Write(Transition::Commit { .. }) => "commit",
             Self::Write(Transition::Abort { .. }) => "abort",
+            Self::Write(Transition::Fence) => "fence",
+            Self::Write(Transition::Unfence) => "unfence",
             Self::Write(Transition::End { .. }) => "end",
             Self::CreatePod { .. } => "create-pod",
             Self::Trial { .. } => "trial",
@@ -115,6 +124,7 @@ impl Effect {
             Self::Thaw { .. } => "thaw",
             Self::HandOn { .. } => "hand-on",
             Self::LetGo { .. } => "let-go",
+            Self::Renew { .. } => "renew",
             Self::Route(_) => "route",
             Self::ReadLive(_) => "read-live",
             Self::DeletePod { side: Side::Source, .. } => "delete-source",
@@ -156,6 +166,8 @@ pub enum Waiting {
     Source,
     /// The owner does not answer and is not proven dead.
     OwnerUnreachable,
+    /// The owner does not answer, is given no lease any more, and may hold one yet.
+    LeaseEnd,
     /// The source is to be thawed.
     Thawing,
     /// The worker cannot hand over, and the hub insists on it.
@@ -216,6 +228,9 @@ pub fn next(view: &View) -> Decision {
     }
     if view.history_rewound() {
         return Decision::wait(Waiting::HistoryRewound);
+    }
+    if let Some(decision) = tenure::next(view) {
+        return decision;
     }
     match &view.ledger.migration {
         None => steady::next(view),

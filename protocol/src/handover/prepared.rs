@@ -1,6 +1,6 @@
 //! A move is prepared: everything up to the commit can still be undone.
 
-use super::{Decision, Effect, PodView, Side, View, Waiting};
+use super::{Decision, Effect, PodView, Side, View, Waiting, tenure};
 use crate::fence::Role;
 use crate::id::StateId;
 use crate::ledger::{AbortReason, Kind, Lost, Migration, PodRef, Transition};
@@ -24,6 +24,10 @@ enum Source<'a> {
 }
 
 pub(super) fn next(view: &View, migration: &Migration) -> Decision {
+    // The owner was given up too soon: it answers, and has all of its state.
+    if migration.kind == Kind::Recover && tenure::back(view) {
+        return abort(view, AbortReason::Regrant);
+    }
     let source = source(view, migration);
     if let Some(decision) = commit_if_delivered(view, migration, &source) {
         return decision;
@@ -141,6 +145,9 @@ fn commit(view: &View, migration: &Migration, target: &Report, state: Option<&St
     let Some(pod) = view.target.present() else {
         return Decision::act(Effect::ReadLive(Side::Target), Waiting::TargetPod);
     };
+    if migration.kind == Kind::Recover && !tenure::replaceable(view) {
+        return Decision::wait(Waiting::LeaseEnd);
+    }
     let recovered = migration.kind == Kind::Recover && enforced(Rule::ReportedLoss);
     let lost = recovered.then(|| Lost { from: View::first_unknown(state.map(|state| state.seq)) });
     Decision::act(
@@ -153,6 +160,7 @@ fn commit(view: &View, migration: &Migration, target: &Report, state: Option<&St
             record: target.record.clone(),
             state: state.cloned(),
             lost,
+            leased: target.lease.is_some(),
         }),
         Waiting::Activating,
     )

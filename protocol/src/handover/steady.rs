@@ -1,6 +1,6 @@
 //! No move is under way.
 
-use super::{Decision, Effect, Handover, Side, View, Waiting};
+use super::{Decision, Effect, Handover, Side, View, Waiting, tenure};
 use crate::fence::Role;
 use crate::ledger::{AbortReason, Kind, Owner, Transition};
 use crate::rules::{Rule, enforced};
@@ -14,7 +14,7 @@ pub(super) fn next(view: &View) -> Decision {
             Some(intent) => prepare(Kind::Start, None, &intent.node, false),
         };
     };
-    if view.source.dead {
+    if view.source.dead || tenure::fencing(view) {
         return match &view.intent {
             None => Decision::wait(Waiting::Placement),
             Some(intent) => prepare(Kind::Recover, None, &intent.node, false),

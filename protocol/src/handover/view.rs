@@ -20,6 +20,8 @@ pub struct View {
     pub intent: Option<Intent>,
     /// Why the move under way should be given up, if it still can be.
     pub give_up: Option<AbortReason>,
+    /// How the owner stands, whichever side of a move it is, or neither.
+    pub owner: Standing,
     /// The migration's source; outside a migration, the owner.
     pub source: Incarnation,
     /// The migration's target; once committed, also the owner.
@@ -34,6 +36,28 @@ pub struct View {
     pub leading: bool,
     /// The hub's limits.
     pub limits: Limits,
+}
+
+/// What is known of the owner beside its sides in a move: a recovery has it on neither.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// What its sidecar answered.
+    pub sidecar: SidecarView,
+    /// Whether it is proven dead.
+    pub dead: bool,
+    /// Whether every lease that it was given before it was fenced has ended, by this operator's own clock.
+    pub lapsed: bool,
+    /// Whether it may be taken over should it not answer: the plan has another node for it, and whoever may decide that
+    /// has a quorum.
+    pub replaceable: bool,
+}
+
+impl Standing {
+    /// Its report, if it answered.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.sidecar.report()
+    }
 }
 
 /// A move that may begin.
@@ -85,7 +109,8 @@ pub struct Incarnation {
     pub pod: PodView,
     /// Its sidecar.
     pub sidecar: SidecarView,
-    /// Whether it is proven that no container of it runs or ever will again.
+    /// Whether it is proven that no container of it runs or ever will again; or, of an owner that is fenced and does not
+    /// answer, that it acknowledges nothing and never will again ([`Standing::lapsed`]).
     pub dead: bool,
 }
 
@@ -129,14 +154,22 @@ pub enum SidecarView {
     Report(Box<Report>),
 }
 
+impl SidecarView {
+    /// The report, if it answered.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            Self::Report(report) => Some(report),
+            Self::Unreachable => None,
+        }
+    }
+}
+
 impl Incarnation {
     /// The sidecar's report, if it answered.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
-        match &self.sidecar {
-            SidecarView::Report(report) => Some(report),
-            SidecarView::Unreachable => None,
-        }
+        self.sidecar.report()
     }
 
     /// The pod, if it is there.

@@ -16,6 +16,7 @@ fn commit(born: u64) -> Transition {
         record: record_id(born),
         state: Some(state(7)),
         lost: Some(Lost { from: 8 }),
+        leased: false,
     }
 }
 

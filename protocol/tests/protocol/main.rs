@@ -8,3 +8,4 @@ mod ledger;
 mod parts;
 mod prepared;
 mod steady;
+mod tenure;

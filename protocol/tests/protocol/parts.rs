@@ -2,10 +2,10 @@
 
 use processhub_protocol::fence::{Clock, Floor, Record, Role, Step};
 use processhub_protocol::handover::{
-    Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, View, next,
+    Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View, next,
 };
 use processhub_protocol::id::{BootId, Digest, Epoch, PodUid, ProcessUid, RecordId, StateId};
-use processhub_protocol::ledger::{Kind, Ledger, Migration, Owner, Phase, PodRef, pod_name};
+use processhub_protocol::ledger::{Kind, Ledger, Migration, Owner, Phase, PodRef, Tenure, pod_name};
 use processhub_protocol::wire::{
     Activate, Addressee, Busy, Challenge, CommandKind, Failure, FailureKind, Forward, Freeze, Grant, Import,
     ImportReason, LetGo, Peer, Report, StartInfo, Thaw, VERSION, WorkerState, WorkerView,
@@ -148,6 +148,7 @@ pub fn report(record: &Record) -> Report {
         stopping: false,
         lost: None,
         checkpoint: None,
+        lease: None,
     }
 }
 
@@ -212,7 +213,15 @@ pub fn reporting(mut incarnation: Incarnation, change: impl FnOnce(&mut Report))
 }
 
 pub fn owner(born: u64, epoch: u64) -> Owner {
-    Owner { pod: pod(born), record: record_id(born), epoch: Epoch(epoch) }
+    Owner { pod: pod(born), record: record_id(born), epoch: Epoch(epoch), tenure: Tenure::Unbounded }
+}
+
+pub fn leased(born: u64, epoch: u64) -> Owner {
+    Owner { tenure: Tenure::Leased, ..owner(born, epoch) }
+}
+
+pub fn fenced(born: u64, epoch: u64) -> Owner {
+    Owner { tenure: Tenure::Fencing { at: Epoch(epoch) }, ..owner(born, epoch) }
 }
 
 /// A move from the pod born with `source` to one with `epoch`.
@@ -235,7 +244,18 @@ pub fn ledger(epoch: u64, owner: Option<Owner>, migration: Option<Migration>) ->
 /// A leader that sees the two, wants nothing of its own, and for which time has not passed.
 pub fn view(ledger: Ledger, source: Incarnation, target: Incarnation) -> View {
     let routed_to = ledger.owner.as_ref().map(|owner| owner.pod.uid.clone());
+    let is_owner = |side: &&Incarnation| {
+        let uid = side.report().map(|report| &report.pod).or(side.present().map(|pod| &pod.uid));
+        uid.is_some() && uid == routed_to.as_ref()
+    };
+    let owner = [&source, &target].into_iter().find(is_owner);
+    let owner = owner.map_or_else(Standing::default, |side| Standing {
+        sidecar: side.sidecar.clone(),
+        dead: side.dead,
+        ..Standing::default()
+    });
     View {
+        owner,
         ledger,
         intent: None,
         give_up: None,

@@ -29,7 +29,13 @@ fn abort(reason: AbortReason) -> Effect {
 
 fn commit(seq: Option<u64>, lost: Option<u64>) -> Effect {
     let lost = lost.map(|from| Lost { from });
-    Effect::Write(Transition::Commit { target: pod(5), record: record_id(5), state: seq.map(state), lost })
+    Effect::Write(Transition::Commit {
+        target: pod(5),
+        record: record_id(5),
+        state: seq.map(state),
+        lost,
+        leased: false,
+    })
 }
 
 fn create(gated: bool) -> Effect {

@@ -20,6 +20,7 @@ impl Sidecar {
         command: &Activate,
         cancel: &CancellationToken,
     ) -> Outcome {
+        let challenge = command.grant.challenge.clone();
         let (grant, now) = (command.clone(), self.now());
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.activate_done(&grant, &now)?;
@@ -34,11 +35,13 @@ impl Sidecar {
             live.forward_to = None;
             live.blackout_microseconds = None;
         });
+        self.lease(challenge);
         self.wait_to_serve(cancel).await;
         Ok(())
     }
 
     pub(super) async fn thaw(self: &Arc<Self>, command: &Thaw, cancel: &CancellationToken) -> Outcome {
+        let challenge = command.grant.challenge.clone();
         let (grant, now) = (command.clone(), self.now());
         let commit = self.fence.commit(move |stored| {
             let record = stored.record.thaw_done(&grant, &now)?;
@@ -53,6 +56,7 @@ impl Sidecar {
             live.frozen_since = None;
             live.fenced.take().map(|fenced| fenced.since)
         });
+        self.lease(challenge);
         self.wait_to_serve(cancel).await;
         if let Some(since) = held_since
             && self.serving()

@@ -5,6 +5,7 @@ mod checkpoints;
 mod contract;
 mod control;
 mod crashes;
+mod leases;
 mod moves;
 mod peer;
 mod process;

@@ -243,6 +243,7 @@ pub(in crate::plan) fn is_stuck(hub: &Hub, facts: &ProcessFacts) -> bool {
             | Waiting::Importing
             | Waiting::Activating
             | Waiting::TargetReady
+            | Waiting::LeaseEnd
             | Waiting::Retention
             | Waiting::Thawing => false,
         }

@@ -54,6 +54,9 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
         Waiting::OwnerUnreachable => {
             (false, R::OwnerUnreachable, so("waits for the owner's sidecar, or a proof that it is dead."))
         }
+        Waiting::LeaseEnd => {
+            (true, R::Fencing, so("the owner does not answer; it is taken over when its lease has ended."))
+        }
         Waiting::Thawing => {
             let why = migration.and_then(|migration| migration.message.as_deref()).unwrap_or("");
             (true, R::Aborting, so(&format!("undone; the source serves again. {why}")))

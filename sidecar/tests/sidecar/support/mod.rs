@@ -6,14 +6,14 @@ pub mod load;
 pub mod operator;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use processhub_protocol::id::{Epoch, PodUid, ProcessUid};
 use processhub_protocol::wire::{Addressee, CheckpointClass, Peer};
 use processhub_sidecar::auth::Credentials;
-use processhub_sidecar::clock::BootClock;
+use processhub_sidecar::clock::{BootClock, Clock};
 use processhub_sidecar::config::{Checkpoint, Config, HoldLimits, Protocol};
 use processhub_sidecar::net::Tcp;
 use processhub_sidecar::server::Running;
@@ -34,6 +34,17 @@ pub struct Pod {
     _disk: TempDir,
     sidecar: Mutex<Option<Runtime>>,
     worker: Mutex<Option<Runtime>>,
+    clock: Arc<Shifted>,
+}
+
+/// The machine's clock, further on.
+#[derive(Default)]
+pub struct Shifted(AtomicU64);
+
+impl Clock for Shifted {
+    fn milliseconds(&self) -> u64 {
+        BootClock.milliseconds() + self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// A pod's address and the address of its loopback: nobody else's, in this and other test processes.
@@ -66,6 +77,7 @@ impl Pod {
             worker_listen: SocketAddr::new(inside, PORT),
             protocol: Protocol::Http,
             gated: false,
+            leased: false,
             // Tests of checkpoints choose another one. Elsewhere a kept state would hide what is lost.
             checkpoint: Checkpoint { class: Some(CheckpointClass::None), ..Checkpoint::default() },
             state_dir: disk.path().join("state"),
@@ -74,7 +86,8 @@ impl Pod {
             hook_bound: PATIENCE,
             credentials: Credentials::from_hex(KEY).unwrap(),
         };
-        Self { config, _disk: disk, sidecar: Mutex::default(), worker: Mutex::default() }
+        let clock = Arc::default();
+        Self { config, _disk: disk, sidecar: Mutex::default(), worker: Mutex::default(), clock }
     }
 
     /// A pod in which sidecar and counter run.
@@ -87,10 +100,10 @@ impl Pod {
 
     pub fn start_sidecar(&self) {
         let runtime = runtime();
-        let config = self.config.clone();
+        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
         let (started, start) = std::sync::mpsc::channel();
         runtime.spawn(async move {
-            let running = Running::start(config, Arc::new(Tcp), Arc::new(BootClock)).await;
+            let running = Running::start(config, Arc::new(Tcp), clock).await;
             started.send(running.as_ref().map(|_| ()).map_err(ToString::to_string)).unwrap();
             // Lives as long as the runtime.
             let _running = running;
@@ -98,6 +111,11 @@ impl Pod {
         });
         start.recv().unwrap().unwrap();
         *self.sidecar.lock().unwrap() = Some(runtime);
+    }
+
+    /// Its clock is so much further on from now on, as on a machine that was suspended.
+    pub fn time_passes(&self, milliseconds: u64) {
+        self.clock.0.fetch_add(milliseconds, Ordering::SeqCst);
     }
 
     /// As SIGKILL: whatever it was doing is left as it is.

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use processhub_protocol::fence::Role;
 use processhub_protocol::id::{Epoch, StateId};
 use processhub_protocol::wire::{
-    Activate, Freeze, Grant, Import, ImportReason, Refusal, Report, StartInfo, TOKEN_HEADER, Thaw,
+    Activate, Freeze, Grant, Import, ImportReason, Refusal, Renew, Report, StartInfo, TOKEN_HEADER, Thaw,
     WorkerState, path,
 };
 use processhub_sidecar::client::{Call, CallError, Client};
@@ -88,6 +88,11 @@ impl Operator {
     pub async fn grant(&self, pod: &Pod) -> Grant {
         let report = self.report(pod).await;
         Grant { challenge: report.challenge, valid_milliseconds: 10_000, record: report.record }
+    }
+
+    pub async fn renew(&self, pod: &Pod, epoch: u64) -> Answer {
+        let renew = Renew { to: pod.addressee(), epoch: Epoch(epoch), grant: self.grant(pod).await };
+        self.command(pod, path::RENEW, &renew).await
     }
 
     pub fn freeze_command(&self, pod: &Pod, epoch: u64) -> Freeze {
