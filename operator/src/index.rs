@@ -177,8 +177,17 @@ pub struct Routes(Mutex<Watched<Route>>);
 
 #[derive(Clone, Debug)]
 struct Route {
-    pod: Option<PodUid>,
+    to: Option<Routed>,
     version: u64,
+}
+
+/// Where a stable address points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// The pod.
+    pub pod: PodUid,
+    /// Its address, as it was then: a pod whose machine was started anew has another one.
+    pub address: String,
 }
 
 impl Routes {
@@ -205,10 +214,10 @@ impl Routes {
         put_route(&mut lock(&self.0), slice);
     }
 
-    /// The pod that the stable address of this process points at.
+    /// Where the stable address of this process points.
     #[must_use]
-    pub fn of(&self, process: &ProcessName) -> Option<PodUid> {
-        lock(&self.0).by_owner.get(process)?.values().find_map(|route| route.pod.clone())
+    pub fn of(&self, process: &ProcessName) -> Option<Routed> {
+        lock(&self.0).by_owner.get(process)?.values().find_map(|route| route.to.clone())
     }
 }
 
@@ -225,12 +234,12 @@ fn put_route(routes: &mut Watched<Route>, slice: &EndpointSlice) -> Vec<ProcessN
         }
         return Vec::new();
     }
-    let pod = slice.endpoints.iter().flatten().find_map(|endpoint| {
-        let target = endpoint.target_ref.as_ref()?;
-        Some(PodUid(target.uid.clone()?))
+    let to = slice.endpoints.iter().flatten().find_map(|endpoint| {
+        let pod = PodUid(endpoint.target_ref.as_ref()?.uid.clone()?);
+        Some(Routed { pod, address: endpoint.addresses.first()?.clone() })
     });
-    let same = known.is_some_and(|known| known.pod == pod);
-    routes.put(owner.clone(), name, Route { pod, version });
+    let same = known.is_some_and(|known| known.to == to);
+    routes.put(owner.clone(), name, Route { to, version });
     if same { Vec::new() } else { vec![owner] }
 }
 
@@ -331,7 +340,7 @@ mod tests {
         let routes = Routes::default();
         routes.written(&slice("new", "12"));
         assert_eq!(routes.observe(&Event::Apply(slice("old", "11"))), []);
-        assert_eq!(routes.of(&cart()), Some("new".into()));
+        assert_eq!(routes.of(&cart()), Some(Routed { pod: "new".into(), address: "10.0.0.1".into() }));
         assert_eq!(routes.observe(&Event::Apply(slice("newer", "13"))), [cart()]);
         assert_eq!(routes.observe(&Event::Delete(slice("newer", "14"))), [cart()]);
         assert_eq!(routes.of(&cart()), None);

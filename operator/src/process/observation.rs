@@ -24,7 +24,7 @@ use super::incarnation::{Gravity, PodFacts};
 use super::proof::Proof;
 use super::tenure::Lapsed;
 use crate::assignments::Assignment;
-use crate::index::ProcessName;
+use crate::index::{ProcessName, Routed};
 use crate::{revision, transfer};
 
 /// How much sooner than it has to be a lease is renewed, in milliseconds: a look that comes a little early is not wasted.
@@ -178,6 +178,12 @@ impl Observation {
             .or_else(|| owner.map(|owner| owner.ip.clone()))
             .or_else(|| source.and_then(|source| source.ip.clone()))
             .filter(|ip| !ip.is_empty())
+    }
+
+    /// The pod that the stable address points at, unless that pod has another address by now.
+    pub(crate) fn points_at(&self, routed: Routed) -> Option<PodUid> {
+        let moved = self.ip(&routed.pod).is_some_and(|ip| ip != routed.address);
+        (!moved).then_some(routed.pod)
     }
 
     /// Value of an annotation of the object.

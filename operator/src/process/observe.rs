@@ -70,7 +70,7 @@ pub(crate) async fn observe(
         .into_iter()
         .map(|facts| (facts.name.clone(), Sighting { facts, live: false }))
         .collect();
-    seen.routed_to = context.routes.of(&name);
+    seen.routed_to = context.routes.of(&name).and_then(|routed| seen.points_at(routed));
     seen.assignment = assignment(context, &seen);
     let pods = seen.pods.values().map(|seen| &*seen.facts);
     seen.lapsed = memory.leases.look(&seen.ledger, pods, Instant::now());

@@ -47,15 +47,22 @@ pub fn refresh(seen: &mut Observation, waiting: Waiting, outlook: Outlook) -> bo
     .collect();
     let current = is_current(seen);
     let now = seen.now;
+    let ip = seen.ledger.owner.as_ref().and_then(|owner| seen.ip(&owner.pod.uid));
     let status = seen.object.status.get_or_insert_default();
     let mut changed = crashed || status.observed_generation != generation;
     // What could not be done is no matter any more once it runs what it should.
     changed |= current && status.failed_upgrade.take().is_some();
-    // One of before hubs were written down with owners: its object names none other.
-    let nameless = status.owner.as_mut().filter(|owner| owner.hub.is_empty());
-    if let Some(owner) = nameless {
-        owner.hub = seen.hub.name_any();
-        changed = true;
+    // One without a hub is of before hubs were written down with owners: its object names none other.
+    if let Some(owner) = status.owner.as_mut() {
+        if owner.hub.is_empty() {
+            owner.hub = seen.hub.name_any();
+            changed = true;
+        }
+        // A machine that was started anew gives its pods other addresses.
+        if let Some(ip) = ip.filter(|ip| *ip != owner.ip) {
+            owner.ip = ip;
+            changed = true;
+        }
     }
     status.observed_generation = generation;
     for wanted in wanted {

@@ -7,6 +7,7 @@ use processhub_protocol::ledger::{AbortReason, Lost, MoveResult, Transition};
 
 use super::*;
 use crate::assignments::{Assignment, Held};
+use crate::index::Routed;
 use crate::process::incarnation::{Gravity, Trouble};
 use crate::process::observation::tests::{report, seen, sighting};
 use crate::process::record::tests::{end, owner_pod, prepare, started};
@@ -30,6 +31,20 @@ fn moving() -> Observation {
     seen.reports.insert("pod-1".into(), report("pod-1", 1));
     seen.pods.insert("cart-3-2".into(), sighting("cart-3-2", "pod-2", 2));
     seen
+}
+
+#[test]
+fn an_owner_whose_machine_was_started_anew_is_where_its_pod_is_now() {
+    let mut seen = seen(&started(), 0);
+    seen.reports.insert("pod-1".into(), report("pod-1", 1));
+    let known = Routed { pod: "pod-1".into(), address: seen.ip(&"pod-1".into()).unwrap() };
+    assert_eq!(seen.points_at(known.clone()), Some("pod-1".into()));
+    let pod = seen.pods.get_mut("cart-3-1").unwrap();
+    Arc::make_mut(&mut pod.facts).ip = Some("10.9.9.9".into());
+    assert_eq!(seen.points_at(known), None, "the address is written anew");
+    assert!(refresh(&mut seen, Waiting::Nothing, Outlook::Observed));
+    assert_eq!(seen.object.status.as_ref().unwrap().owner.as_ref().unwrap().ip, "10.9.9.9");
+    assert!(!refresh(&mut seen, Waiting::Nothing, Outlook::Observed));
 }
 
 #[test]
