@@ -38,6 +38,7 @@ use crate::vocabulary::vocabulary;
     validation = rules::quorum_size(),
     validation = rules::divergence(),
     validation = rules::sync_without_answers(),
+    validation = rules::replicas_of_nothing(),
     scale(
         spec_replicas_path = ".spec.replicas",
         status_replicas_path = ".status.replicas",
@@ -380,11 +381,15 @@ pub struct Checkpoint {
     /// The least time between two captures that no answer waits for.
     #[schemars(range(min = 20, max = 3_600_000))]
     pub period_milliseconds: u64,
+    /// With how many sidecars of other nodes the newest one is kept as well, so that the loss of a node takes no more than a
+    /// crash of the worker. With `Sync` an answer waits for them. Holds for pods that are started from now on.
+    #[schemars(range(max = 2))]
+    pub replicas: u32,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { class: None, period_milliseconds: 1000 }
+        Self { class: None, period_milliseconds: 1000, replicas: 0 }
     }
 }
 

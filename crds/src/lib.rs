@@ -35,7 +35,10 @@ pub use migration::{
     MigrationSummary, MigrationTrigger,
 };
 pub use partition::{PartitionStrategy, PartitionTolerance};
-pub use process::{CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner, Tenure};
+pub use process::{
+    CheckpointStatus, HubProcess, HubProcessSpec, HubProcessStatus, Owner, ReplicaHolder, ReplicaSet,
+    ReplicasStatus, Tenure,
+};
 pub use upgrade::{FailedUpgrade, Revision, Upgrade, UpgradeStrategy, is_down, revisions};
 
 /// The API group of every resource here.

@@ -19,6 +19,8 @@ pub const MAX_CONFIG_BYTES: usize = 16 * 1024;
 pub const MAX_MESSAGE: usize = 2048;
 /// How many codes a hub's status names; one that a process runs is never left out.
 pub const MAX_REVISIONS: usize = 10;
+/// With how many sidecars of other nodes a state is kept at most.
+pub const MAX_STATE_REPLICAS: u32 = 2;
 /// How many finished migrations a process remembers.
 pub const MAX_HISTORY: usize = 5;
 /// How many restarts because of crashes a process remembers; no hub may allow more.

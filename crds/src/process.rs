@@ -106,6 +106,9 @@ pub struct HubProcessStatus {
     /// The newest state that the owner kept against a crash, as of the last time that anything else was written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,
+    /// Who holds replicas of the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasStatus>,
     /// The last upgrade, where it was undone; until the process runs the code of its hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_upgrade: Option<FailedUpgrade>,
@@ -123,6 +126,42 @@ pub struct CheckpointStatus {
     pub seq: u64,
     /// When it was known to be the worker's state.
     pub time: Time,
+}
+
+/// Who holds replicas of the state: whoever recovers the process asks them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicasStatus {
+    /// Counts the sets that were ever chosen.
+    pub generation: u64,
+    /// The last one is in force; those before it are still needed, because it may not have everything yet.
+    #[schemars(length(max = 8))]
+    pub sets: Vec<ReplicaSet>,
+}
+
+/// Pods that hold the state together: each has what was acknowledged while they did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSet {
+    /// The pods; none for a time in which no other node could hold the state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub holders: Vec<ReplicaHolder>,
+}
+
+/// A pod of another process of the hub.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaHolder {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// Its UID.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// Its node.
+    #[schemars(length(max = 253))]
+    pub node: String,
 }
 
 /// The incarnation that may acknowledge requests.

@@ -147,6 +147,17 @@ pub(crate) fn sync_without_answers() -> Rule {
     )
 }
 
+/// Without checkpoints there is nothing that another node could hold.
+pub(crate) fn replicas_of_nothing() -> Rule {
+    forbidden(
+        "self.spec.checkpoint.replicas == 0 || !has(self.spec.checkpoint.class) || \
+         self.spec.checkpoint.class != 'None'",
+        "invalid_config: spec.checkpoint.replicas: with spec.checkpoint.class None there is nothing to replicate; use \
+         Sync or Async",
+        ".spec.checkpoint.replicas",
+    )
+}
+
 /// The operator's own labels decide what belongs to whom.
 pub(crate) fn reserved_labels() -> Rule {
     forbidden(

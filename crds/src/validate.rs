@@ -15,7 +15,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
 use serde_json::Value;
 
-use crate::limits::{MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLICAS, RESERVED_PORTS};
+use crate::limits::{
+    MAX_CONFIG_BYTES, MAX_HUB_NAME, MAX_PROCESS_NAME, MAX_REPLICAS, MAX_STATE_REPLICAS, RESERVED_PORTS,
+};
 use crate::vocabulary::HubReason;
 use crate::{
     CheckpointClass, DistributionStrategy, Failover, HubProcess, Migration, MigrationStrategy,
@@ -182,6 +184,20 @@ pub enum Handover {
     Never,
 }
 
+/// There has to be something that can be replicated.
+fn check_replicas(spec: &ProcessHubSpec, errors: &mut Vec<FieldError>) {
+    const FIELD: &str = "spec.checkpoint.replicas";
+    if spec.checkpoint.replicas > MAX_STATE_REPLICAS {
+        errors.push(FieldError::new(FIELD, format!("at most {MAX_STATE_REPLICAS}; lower it")));
+    }
+    if spec.checkpoint.replicas > 0 && spec.checkpoint.class == Some(CheckpointClass::None) {
+        errors.push(FieldError::new(
+            FIELD,
+            "with spec.checkpoint.class None there is nothing to replicate; use Sync or Async",
+        ));
+    }
+}
+
 /// Looks at a whole hub.
 ///
 /// # Errors
@@ -206,6 +222,7 @@ pub fn validate(hub: &ProcessHub) -> Result<ValidatedHub, Invalid> {
             "with spec.worker.protocol TCP no answer can wait for its checkpoint; use Async or None",
         ));
     }
+    check_replicas(spec, &mut errors);
     labels::check("spec.members.nodeSelector", &spec.members.node_selector, &mut errors);
     let processes = check_processes(&name, &spec.processes, &mut errors);
     template::check(&spec.template, spec.worker.port, &mut errors);

@@ -46,6 +46,14 @@ points! {
     Fence = "fence",
     /// The write that begins them again.
     Unfence = "unfence",
+    /// The write that chooses who holds the replicas.
+    ChooseReplicas = "choose-replicas",
+    /// The write that forgets the holders before.
+    SettleReplicas = "settle-replicas",
+    /// The command that tells an owner of its holders.
+    Replicate = "replicate",
+    /// The command to the holders to refuse what is older, and to say what they have.
+    SealReplicas = "seal-replicas",
     /// The command that renews an owner's lease.
     Renew = "renew",
     /// The creation of the target's pod.
@@ -103,6 +111,10 @@ impl From<&Effect> for Point {
             Effect::Write(Transition::End { .. }) => Self::End,
             Effect::Write(Transition::Fence) => Self::Fence,
             Effect::Write(Transition::Unfence) => Self::Unfence,
+            Effect::Write(Transition::Replicate { .. }) => Self::ChooseReplicas,
+            Effect::Write(Transition::Replicated) => Self::SettleReplicas,
+            Effect::Replicate { .. } => Self::Replicate,
+            Effect::SealReplicas { .. } => Self::SealReplicas,
             Effect::Renew { .. } => Self::Renew,
             Effect::CreatePod { .. } => Self::CreatePod,
             Effect::Trial { .. } => Self::Trial,
@@ -230,7 +242,12 @@ mod tests {
                 state: None,
                 lost: None,
                 leased: false,
+                replicated: false,
             }),
+            Effect::Write(Transition::Replicate { holders: Vec::new() }),
+            Effect::Write(Transition::Replicated),
+            Effect::Replicate { epoch },
+            Effect::SealReplicas { epoch },
             Effect::Write(Transition::Fence),
             Effect::Write(Transition::Unfence),
             Effect::Renew { epoch },
@@ -239,7 +256,7 @@ mod tests {
             Effect::CreatePod { name: "p-1".into(), node: "n".into(), epoch, gated: false },
             Effect::Trial { epoch },
             Effect::Freeze { epoch, capture: true },
-            Effect::Import { epoch, state, reason: ImportReason::Handover },
+            Effect::Import { epoch, state, reason: ImportReason::Handover, replica: None },
             Effect::Activate { epoch, state: None },
             Effect::Thaw { epoch },
             Effect::HandOn { epoch },

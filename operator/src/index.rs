@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use processhub_crds::vocabulary::label;
 use processhub_protocol::id::PodUid;
+use processhub_protocol::ledger::PodRef;
 
 use crate::process::incarnation::PodFacts;
 
@@ -161,6 +162,23 @@ impl Pods {
     #[must_use]
     pub fn of(&self, process: &ProcessName) -> Vec<Arc<PodFacts>> {
         lock(&self.0).by_owner.get(process).map(|pods| pods.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// One pod that is known by name and UID.
+    #[must_use]
+    pub fn find(&self, namespace: &str, pod: &PodRef) -> Option<Arc<PodFacts>> {
+        let (process, _) = pod.name.rsplit_once('-')?;
+        let owner = ProcessName { namespace: namespace.to_owned(), name: process.to_owned() };
+        let pods = lock(&self.0);
+        pods.by_owner.get(&owner)?.get(&pod.name).filter(|facts| facts.uid == pod.uid).cloned()
+    }
+
+    /// All pods of a hub.
+    #[must_use]
+    pub fn of_hub(&self, namespace: &str, hub: &str) -> Vec<Arc<PodFacts>> {
+        let pods = lock(&self.0);
+        let all = pods.by_owner.values().flat_map(BTreeMap::values);
+        all.filter(|facts| facts.namespace == namespace && facts.hub == hub).cloned().collect()
     }
 
     /// All pods that were asked to go.

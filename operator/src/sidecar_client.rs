@@ -8,10 +8,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use processhub_protocol::replica::{Replicate, Seal, Sealed};
 use processhub_protocol::wire::{
     Activate, Freeze, HandOn, Import, LetGo, Refusal, Renew, Report, TOKEN_HEADER, Thaw, Trial, path,
 };
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 type Bytes = axum::body::Bytes;
@@ -197,6 +199,32 @@ impl SidecarClient {
         self.command(to, path::RENEW, command, patience).await
     }
 
+    /// Tells an owner who holds its replicas; answers with the report after it.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn replicate(
+        &self,
+        to: &Address,
+        command: &Replicate,
+        patience: Duration,
+    ) -> Result<Report, SidecarError> {
+        self.command(to, path::REPLICATE, command, patience).await
+    }
+
+    /// Has a holder refuse what is older than a recovery, and say what it has.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn seal_replica(
+        &self,
+        to: &Address,
+        command: &Seal,
+        patience: Duration,
+    ) -> Result<Sealed, SidecarError> {
+        self.command(to, path::SEAL, command, patience).await
+    }
+
     /// Commands a sealed source to forward to a successor that does not serve yet; answers with the report after it.
     ///
     /// # Errors
@@ -223,25 +251,25 @@ impl SidecarClient {
         self.command(to, path::LET_GO, command, patience).await
     }
 
-    async fn command(
+    async fn command<T: DeserializeOwned>(
         &self,
         to: &Address,
         path: &'static str,
         command: &impl Serialize,
         patience: Duration,
-    ) -> Result<Report, SidecarError> {
+    ) -> Result<T, SidecarError> {
         let body = serde_json::to_vec(command).map_err(|error| unreachable(to, path, &error))?;
         self.call(Method::POST, to, path, body.into(), patience).await
     }
 
-    async fn call(
+    async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         to: &Address,
         path: &'static str,
         body: Bytes,
         patience: Duration,
-    ) -> Result<Report, SidecarError> {
+    ) -> Result<T, SidecarError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", to.authority()))
@@ -262,12 +290,12 @@ impl SidecarClient {
     }
 }
 
-fn understand(
+fn understand<T: DeserializeOwned>(
     to: &Address,
     path: &'static str,
     status: StatusCode,
     body: &[u8],
-) -> Result<Report, SidecarError> {
+) -> Result<T, SidecarError> {
     let unreadable = |error: serde_json::Error| SidecarError::Unreadable {
         address: to.ip.clone(),
         path,

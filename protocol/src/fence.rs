@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BootId, Epoch, PodUid, ProcessUid, RecordId, StateId};
+use crate::replica::Replicate;
 use crate::rules::{Rule, enforced};
 use crate::wire::{
     Activate, Addressee, Challenge, CommandKind, Forward, Freeze, Grant, HandOn, Import, LetGo, Peer,
@@ -323,6 +324,18 @@ impl Record {
         match self.role {
             Role::Active { epoch, .. } if epoch == command.epoch => self.judge_grant(&command.grant, clock),
             _ => Err(self.wrong_role(CommandKind::Renew, "Active at that epoch")),
+        }
+    }
+
+    /// Judges the operator's word of who holds the replicas: only who serves at that very epoch has any.
+    ///
+    /// # Errors
+    /// A refusal: wrong addressee, stale grant, wrong record, or a role other than Active at this epoch.
+    pub fn judge_replicate(&self, command: &Replicate, clock: &Clock) -> Judged<()> {
+        self.judge_addressee(&command.to)?;
+        match self.role {
+            Role::Active { epoch, .. } if epoch == command.epoch => self.judge_grant(&command.grant, clock),
+            _ => Err(self.wrong_role(CommandKind::Replicate, "Active at that epoch")),
         }
     }
 

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, PodUid, RecordId, Seq, StateId};
+use crate::replica::Replicas;
 use crate::rules::{Rule, enforced};
 
 /// The ownership part of `HubProcess.status`.
@@ -16,6 +17,8 @@ pub struct Ledger {
     pub owner: Option<Owner>,
     /// The move under way.
     pub migration: Option<Migration>,
+    /// Who holds the replicas: also of an owner that is lost, until its successor has holders of its own.
+    pub replicas: Replicas,
 }
 
 /// The incarnation that may acknowledge requests.
@@ -164,6 +167,8 @@ pub enum Transition {
         lost: Option<Lost>,
         /// Whether its tenure is by lease.
         leased: bool,
+        /// Whether its answers wait for holders of replicas; what they have is all that is known of them later.
+        replicated: bool,
     },
     /// Takes the next epoch for the undo.
     Abort {
@@ -175,6 +180,13 @@ pub enum Transition {
     /// The owner that was being fenced answers again. Takes the next epoch, so that nobody takes the wait of before for one
     /// that a later fencing has had.
     Unfence,
+    /// These are to hold the replicas from now on.
+    Replicate {
+        /// Who.
+        holders: Vec<PodRef>,
+    },
+    /// The holders that were chosen last have everything.
+    Replicated,
     /// Clears the migration.
     End {
         /// How it ended.
@@ -219,12 +231,15 @@ impl Ledger {
                     phase: Phase::Prepared,
                 });
             }
-            Transition::Commit { target, record, state, lost: _, leased } => {
+            Transition::Commit { target, record, state, lost: _, leased, replicated } => {
                 let migration = next.migration.as_mut()?;
                 let tenure = if *leased { Tenure::Leased } else { Tenure::Unbounded };
                 let (pod, record, epoch) = (target.clone(), record.clone(), migration.epoch);
                 next.owner = Some(Owner { pod, record, epoch, tenure });
                 migration.phase = Phase::Committed { state: state.clone() };
+                if !*replicated {
+                    next.replicas.sets.clear();
+                }
             }
             Transition::Abort { reason } => {
                 next.epoch = self.fresh_epoch();
@@ -270,6 +285,11 @@ impl Ledger {
                     owner.epoch = epoch;
                 }
             }
+            Transition::Replicate { holders } => {
+                next.owner.as_ref()?;
+                next.replicas = self.replicas.with(holders.clone());
+            }
+            Transition::Replicated => next.replicas = self.replicas.settled(),
             Transition::End { result: _ } => {
                 next.migration.as_ref()?;
                 next.migration = None;

@@ -5,8 +5,9 @@
 //! same functions, so that the checked code is the shipped code.
 //!
 //! * [`id`]: names of processes, pods, records, boots, and the [`id::Epoch`].
-//! * [`ledger`]: what the API server holds about the ownership of one process, and its only six transitions.
+//! * [`ledger`]: what the API server holds about the ownership of one process, and its only transitions.
 //! * [`lease`]: for how long an owner may acknowledge without hearing from a leader.
+//! * [`replica`]: copies of an owner's state with sidecars of other nodes.
 //! * [`fence`]: the sidecar's durable record and what each command does to it.
 //! * [`handover`]: the operator's next effects for one process, from what it sees.
 //! * [`passage`]: which way a client's request goes at a sidecar.
@@ -20,5 +21,6 @@ pub mod id;
 pub mod lease;
 pub mod ledger;
 pub mod passage;
+pub mod replica;
 pub mod rules;
 pub mod wire;

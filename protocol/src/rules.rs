@@ -43,11 +43,13 @@ pub enum Rule {
     /// A take-over from an owner that is not proven dead is committed only when every lease that it was given before
     /// `Fencing` has ended.
     LeaseWaitedOut = 18,
+    /// A replica takes nothing of an epoch below the highest that it has seen.
+    ReplicaFloor = 19,
 }
 
 impl Rule {
     /// All rules in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Floor,
         Self::CompareAndSwap,
         Self::DurableBeforeAnswer,
@@ -66,6 +68,7 @@ impl Rule {
         Self::HeldLease,
         Self::FencedUnrenewed,
         Self::LeaseWaitedOut,
+        Self::ReplicaFloor,
     ];
 }
 

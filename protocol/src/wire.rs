@@ -35,7 +35,14 @@ pub mod path {
     pub const THAW: &str = "/v1/thaw";
     /// `POST` [`super::Renew`], operator.
     pub const RENEW: &str = "/v1/renew";
-    /// `GET`, target sidecar: the manifest of the sealed state; `/v1/state/<part>?offset=N` its bytes.
+    /// `POST` [`crate::replica::Replicate`], operator.
+    pub const REPLICATE: &str = "/v1/replicate";
+    /// `POST` [`crate::replica::Offer`], an owner's sidecar.
+    pub const REPLICA: &str = "/v1/replica";
+    /// `POST` [`crate::replica::Seal`], operator: a [`crate::replica::Sealed`].
+    pub const SEAL: &str = "/v1/replica/seal";
+    /// `GET`, another sidecar: the manifest of a state; `/v1/state/<part>?offset=N` its bytes. The sealed one for a target;
+    /// with `checkpoint` the one that an owner offers a holder, with `process` the replica that a holder has of that process.
     pub const STATE: &str = "/v1/state";
     /// `POST` [`super::Forward`], target sidecar.
     pub const FORWARD: &str = "/v1/forward";
@@ -100,6 +107,9 @@ pub struct Import {
     pub state: StateId,
     /// Where it is.
     pub from: Peer,
+    /// Whether it is there as a replica, and not as that pod's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replica: bool,
     /// How long it may take.
     pub timeout_milliseconds: u64,
     /// What the worker is told of the reason.
@@ -376,6 +386,9 @@ pub struct Report {
     /// Its lease; absent where it serves without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseView>,
+    /// Its replicas; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<crate::replica::ReplicaView>,
 }
 
 /// How a sidecar keeps its worker's state against a crash. The newest state itself is in [`Role::Active`].
@@ -441,6 +454,8 @@ pub enum CommandKind {
     LetGo,
     /// [`Renew`].
     Renew,
+    /// [`crate::replica::Replicate`].
+    Replicate,
 }
 
 /// A freeze or import that did not come to its end. The sidecar holds its role; only the operator decides what next.

@@ -30,6 +30,8 @@ pub(crate) struct Checkpoints {
     /// How many wait for their turn who must not wait for a checkpoint.
     pressing: watch::Sender<usize>,
     progress: watch::Sender<Progress>,
+    /// What of it is with the holders of the replicas too, where there are to be some.
+    secured: Option<watch::Sender<Progress>>,
     waiting: Mutex<Waiting>,
     /// Somebody waits.
     wake: Notify,
@@ -44,7 +46,7 @@ pub(crate) struct Progress {
     /// The last one of them whose state is on disk.
     done: u64,
     /// Number of the worker's state that is on disk.
-    seq: Option<Seq>,
+    pub(crate) seq: Option<Seq>,
     /// The worker has no state.
     stateless: bool,
     /// Counts the workers that died: who waits for a state of one of them waits in vain.
@@ -61,6 +63,20 @@ pub(crate) enum Need {
 }
 
 impl Progress {
+    /// What of this is there wherever one of `points` is.
+    pub(crate) fn within(self, points: impl IntoIterator<Item = Self>) -> Self {
+        points.into_iter().fold(self, |least, point| Self {
+            done: least.done.min(point.done),
+            seq: least.seq.min(point.seq),
+            ..least
+        })
+    }
+
+    /// Nothing of this is with who should have it.
+    pub(crate) fn nowhere(self) -> Self {
+        Self { done: 0, seq: None, ..self }
+    }
+
     fn meets(&self, need: Need) -> bool {
         self.stateless
             || match need {
@@ -140,9 +156,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Checkpoints {
-    /// Of a sidecar that starts and found a state with number `seq`, its checkpoint `number` (0 for none).
-    pub(crate) fn new(seq: Option<Seq>, number: u64) -> Self {
+    /// Of a sidecar that starts and found a state with number `seq`, its checkpoint `number` (0 for none). `replicated`: an
+    /// answer waits for the holders of replicas too, and none has anything yet.
+    pub(crate) fn new(seq: Option<Seq>, number: u64, replicated: bool) -> Self {
         Self {
+            secured: replicated.then(watch::Sender::default),
             turn: tokio::sync::Mutex::default(),
             pressing: watch::Sender::new(0),
             progress: watch::Sender::new(Progress { seq, ..Progress::default() }),
@@ -176,6 +194,23 @@ impl Checkpoints {
     /// The worker has died, and with it what it had not given to a capture.
     pub(crate) fn worker_died(&self) {
         self.progress.send_modify(|progress| progress.line += 1);
+    }
+
+    /// What has been captured, as of now.
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Sees each change of what has been captured.
+    pub(crate) fn changes(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// So much is with the holders of the replicas too.
+    pub(crate) fn secure(&self, secured: Progress) {
+        if let Some(sender) = &self.secured {
+            sender.send_if_modified(|now| std::mem::replace(now, secured) != secured);
+        }
     }
 
     /// Number of the worker's state that is on disk.
@@ -220,7 +255,7 @@ impl Checkpoints {
     /// # Errors
     /// The worker of `line` has died before.
     async fn met(&self, need: Need, line: u64) -> Result<(), Vain> {
-        let mut progress = self.progress.subscribe();
+        let mut progress = self.secured.as_ref().unwrap_or(&self.progress).subscribe();
         let _place = {
             let mut waiting = lock(&self.waiting);
             waiting.next += 1;
@@ -271,7 +306,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_state_serves_all_who_wait_and_a_death_ends_their_wait() {
-        let checkpoints = Checkpoints::new(Some(1), 0);
+        let checkpoints = Checkpoints::new(Some(1), 0, false);
         assert_eq!(checkpoints.met(Need::Seq(1), 0).await, Ok(()));
         assert!(!checkpoints.wanted());
         let (first, second) = (checkpoints.met(Need::Seq(2), 0), checkpoints.met(Need::Seq(3), 0));
@@ -296,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_presses_is_alone_with_the_worker() {
-        let checkpoints = Checkpoints::new(None, 0);
+        let checkpoints = Checkpoints::new(None, 0, false);
         let turn = checkpoints.press().await;
         assert!(checkpoints.turn.try_lock().is_err());
         assert_eq!(*checkpoints.pressing.borrow(), 1);

@@ -82,11 +82,13 @@ pub struct Checkpoint {
     pub class: Option<CheckpointClass>,
     /// The least time between two captures that no answer waits for.
     pub period: Duration,
+    /// With how many sidecars of other nodes the newest one is kept.
+    pub replicas: u32,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { class: None, period: Duration::from_secs(1) }
+        Self { class: None, period: Duration::from_secs(1), replicas: 0 }
     }
 }
 
@@ -188,6 +190,7 @@ impl Config {
                 },
                 period: read
                     .milliseconds_or("PROCESSHUB_CHECKPOINT_MILLISECONDS", Checkpoint::default().period)?,
+                replicas: read.parsed_or("PROCESSHUB_CHECKPOINT_REPLICAS", "an integer", 0)?,
             },
             hold: HoldLimits {
                 requests: read.parsed_or("PROCESSHUB_HOLD_REQUESTS", "an integer", defaults.requests)?,

@@ -54,7 +54,14 @@ pub fn router(sidecar: Arc<Sidecar>) -> Router {
         .route(path::COPY, post(copy::capture))
         // The target's sidecar: the bytes of one part of it.
         .route(&format!("{}/{{capture}}/{{part}}", path::COPY), get(copy::part))
-        // The target's sidecar: what the sealed state consists of.
+        // The operator, while this pod owns its process: who holds its replicas; a grant, as above.
+        .route(path::REPLICATE, post(replicate))
+        // An owner's sidecar: makes this one fetch a state from it and keep it.
+        .route(path::REPLICA, post(offer))
+        // The operator, for a recovery: nothing of an older epoch is taken any more.
+        .route(path::SEAL, post(seal))
+        // The target's sidecar: what the sealed state consists of. A holder's: the checkpoint that it is offered. The target's
+        // of a recovery: the replica.
         .route(path::STATE, get(state::manifest))
         // The target's sidecar: the bytes of one part.
         .route(&format!("{}/{{part}}", path::STATE), get(state::part))
@@ -110,6 +117,33 @@ async fn command<T: DeserializeOwned>(
 async fn renew(State(sidecar): Sidecars, request: Request) -> Response {
     match parsed(&sidecar, request).await {
         Ok(command) => answer(&sidecar, sidecar.renew(&command)),
+        Err(refused) => refused,
+    }
+}
+
+async fn replicate(State(sidecar): Sidecars, request: Request) -> Response {
+    match parsed(&sidecar, request).await {
+        Ok(command) => answer(&sidecar, sidecar.replicate_to(command)),
+        Err(refused) => refused,
+    }
+}
+
+async fn offer(State(sidecar): Sidecars, request: Request) -> Response {
+    match parsed(&sidecar, request).await {
+        Ok(offer) => match sidecar.hold_replica(offer).await {
+            Ok(()) => StatusCode::NO_CONTENT.into_response(),
+            Err(refused) => refusal(&refused),
+        },
+        Err(refused) => refused,
+    }
+}
+
+async fn seal(State(sidecar): Sidecars, request: Request) -> Response {
+    match parsed(&sidecar, request).await {
+        Ok(command) => match sidecar.seal_replica(&command).await {
+            Ok(sealed) => Json(sealed).into_response(),
+            Err(refused) => refusal(&refused),
+        },
         Err(refused) => refused,
     }
 }

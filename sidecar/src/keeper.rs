@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use processhub_protocol::id::{Epoch, StateId};
 
-pub use manifest::{CHUNK, Manifest, ManifestPart, Mark};
+pub use manifest::{CHUNK, Manifest, ManifestPart};
+pub use processhub_protocol::replica::Mark;
 pub use reader::Kept;
 pub use recorder::{RecordError, Recorder, Written};
 
@@ -97,6 +98,24 @@ impl Keeper {
         let newest = found.into_iter().find(|(_, kept)| alone || kept.is_whole());
         let state = newest.map(|(_, kept)| kept.manifest().state.clone());
         Ok((state.or_else(|| known.cloned()), last))
+    }
+
+    /// The newest checkpoint of all epochs up to this one that is whole. Blocks until it was read.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn newest_up_to(&self, epoch: Epoch) -> io::Result<Option<(Mark, StateId)>> {
+        let mut found = Vec::new();
+        for path in self.files()?.iter().filter(|path| path.to_string_lossy().ends_with(SUFFIX)) {
+            if let Ok(kept) = Kept::open_any(path)
+                && let Some(mark) = kept.manifest().checkpoint.filter(|mark| mark.epoch <= epoch)
+            {
+                found.push((mark, kept));
+            }
+        }
+        found.sort_by_key(|(mark, _)| std::cmp::Reverse(*mark));
+        let newest = found.into_iter().find(|(_, kept)| kept.is_whole());
+        Ok(newest.map(|(mark, kept)| (mark, kept.manifest().state.clone())))
     }
 
     /// Removes one state, if it is there.

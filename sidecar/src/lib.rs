@@ -46,6 +46,7 @@ pub mod net;
 pub mod parent;
 pub mod peer;
 pub mod proxy;
+mod replica;
 pub mod report;
 pub mod restore;
 pub mod server;

@@ -1,4 +1,4 @@
-//! What a sidecar asks of another one: its sealed state, and to forward.
+//! What a sidecar asks of another one: a state, to forward, to hold a replica.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use processhub_protocol::contract::{CaptureAnswer, Name, PartName};
-use processhub_protocol::id::{Epoch, StateId};
+use processhub_protocol::id::{Epoch, ProcessUid, StateId};
+use processhub_protocol::replica::Offer;
 use processhub_protocol::wire::{Forward, Peer, Refusal, Report, TOKEN_HEADER, path};
 
 use crate::auth::Credentials;
 use crate::client::{Call, CallError, Client, full};
-use crate::keeper::{CHUNK, Keeper, Manifest, ManifestPart, RecordError, Recorder, Written};
+use crate::keeper::{CHUNK, Manifest, ManifestPart, RecordError, Recorder, Written};
 
 /// How long a small call may take, and how long a stream may stand still.
 const QUIET: Duration = Duration::from_secs(3);
@@ -60,6 +61,42 @@ impl PeerError {
             Self::Address(_) | Self::Wrong(_) | Self::Record(_) => true,
             Self::Refused { status, .. } => (400..500).contains(status),
             Self::Call(_) => false,
+        }
+    }
+}
+
+/// A state at another sidecar.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote<'a> {
+    /// The sidecar.
+    pub from: &'a Peer,
+    /// The epoch that asks for it.
+    pub epoch: Epoch,
+    /// The state.
+    pub state: &'a StateId,
+    /// What it is there.
+    pub place: Place<'a>,
+}
+
+/// What a state is to the sidecar that has it.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'a> {
+    /// That which it has sealed.
+    Sealed,
+    /// The checkpoint that it offers its holders.
+    Checkpoint,
+    /// Its replica of this process.
+    Replica(&'a ProcessUid),
+}
+
+impl Remote<'_> {
+    /// What is asked for; `part` is empty or begins with a slash.
+    fn target(&self, part: &str) -> String {
+        let (path, epoch) = (path::STATE, self.epoch);
+        match self.place {
+            Place::Sealed => format!("{path}{part}?epoch={epoch}"),
+            Place::Checkpoint => format!("{path}{part}?epoch={epoch}&checkpoint={}", self.state.digest),
+            Place::Replica(process) => format!("{path}{part}?epoch={epoch}&process={process}"),
         }
     }
 }
@@ -127,36 +164,38 @@ impl Peers {
         self.open(from, &format!("{}/{capture}/{part}?epoch={epoch}", path::COPY)).await
     }
 
-    /// Fetches the sealed state `state` from `from` into `keeper`, where it may still be being synced. Takes up broken streams where they broke, without end:
-    /// the caller bounds the time.
+    /// Offers a holder a state. `Ok` when it has it on its disk.
+    ///
+    /// # Errors
+    /// See [`PeerError`]; a holder that is still fetching refuses with 503.
+    pub async fn offer(&self, to: &Peer, offer: &Offer) -> Result<(), PeerError> {
+        let body = serde_json::to_vec(offer).map_err(|error| PeerError::Wrong(error.to_string()))?;
+        self.call(to, Method::POST, path::REPLICA, body.into(), MAX_REPORT).await.map(|_| ())
+    }
+
+    /// Fetches a state into `recorder`; its file may still be being synced then. Takes up broken streams where they broke,
+    /// without end: the caller bounds the time.
     ///
     /// # Errors
     /// What asking again would not mend; see [`PeerError::is_final`].
-    pub async fn pull(
-        &self,
-        from: &Peer,
-        epoch: Epoch,
-        state: &StateId,
-        keeper: &Keeper,
-    ) -> Result<Written, PeerError> {
+    pub async fn pull(&self, remote: Remote<'_>, mut recorder: Recorder) -> Result<Written, PeerError> {
         let announced = loop {
-            match self.manifest(from, epoch).await {
+            match self.manifest(remote).await {
                 Ok(manifest) => break manifest,
                 Err(error) if error.is_final() => return Err(error),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         };
-        if announced.state != *state {
+        if announced.state != *remote.state {
             return Err(PeerError::Wrong("the manifest of another state".to_owned()));
         }
         announced.check().map_err(|what| PeerError::Wrong(format!("a bad manifest: {what}")))?;
-        let mut recorder = keeper.record();
         for part in &announced.parts {
             recorder.part(part.name.clone(), Some(part.bytes)).await?;
-            self.pull_part(from, epoch, part, &mut recorder).await?;
+            self.pull_part(remote, part, &mut recorder).await?;
         }
         let written = recorder.finish(announced.state.seq, announced.vsn.clone()).await?;
-        if written.manifest.state != *state {
+        if written.manifest.state != *remote.state {
             return Err(PeerError::Wrong("bytes with another digest".to_owned()));
         }
         Ok(written)
@@ -164,15 +203,14 @@ impl Peers {
 
     async fn pull_part(
         &self,
-        from: &Peer,
-        epoch: Epoch,
+        remote: Remote<'_>,
         part: &ManifestPart,
         recorder: &mut Recorder,
     ) -> Result<(), PeerError> {
         let (mut offset, mut bad) = (0u64, 0);
         while offset < part.bytes {
             let before = offset;
-            match self.stream(from, epoch, part, &mut offset, recorder).await {
+            match self.stream(remote, part, &mut offset, recorder).await {
                 Ok(()) => {}
                 Err(PeerError::Wrong(what)) => {
                     bad = if offset > before { 1 } else { bad + 1 };
@@ -190,13 +228,13 @@ impl Peers {
     /// Reads one stream from `offset` on, chunk by chunk, until it ends or breaks.
     async fn stream(
         &self,
-        from: &Peer,
-        epoch: Epoch,
+        remote: Remote<'_>,
         part: &ManifestPart,
         offset: &mut u64,
         recorder: &mut Recorder,
     ) -> Result<(), PeerError> {
-        let mut body = self.part(from, epoch, &part.name, *offset).await?;
+        let target = format!("{}&offset={offset}", remote.target(&format!("/{}", part.name)));
+        let mut body = self.open(remote.from, &target).await?;
         let mut buffer = BytesMut::new();
         while *offset < part.bytes {
             let wanted = (part.bytes - *offset).min(CHUNK as u64) as usize;
@@ -222,20 +260,10 @@ impl Peers {
         Ok(())
     }
 
-    async fn manifest(&self, from: &Peer, epoch: Epoch) -> Result<Manifest, PeerError> {
-        let query = format!("{}?epoch={epoch}", path::STATE);
-        let body = self.call(from, Method::GET, &query, Bytes::new(), MAX_MANIFEST).await?;
+    async fn manifest(&self, remote: Remote<'_>) -> Result<Manifest, PeerError> {
+        let body =
+            self.call(remote.from, Method::GET, &remote.target(""), Bytes::new(), MAX_MANIFEST).await?;
         serde_json::from_slice(&body).map_err(|error| PeerError::Wrong(format!("no manifest: {error}")))
-    }
-
-    async fn part(
-        &self,
-        from: &Peer,
-        epoch: Epoch,
-        part: &PartName,
-        offset: u64,
-    ) -> Result<Incoming, PeerError> {
-        self.open(from, &format!("{}/{part}?epoch={epoch}&offset={offset}", path::STATE)).await
     }
 
     async fn open(&self, from: &Peer, target: &str) -> Result<Incoming, PeerError> {

@@ -40,6 +40,7 @@ impl Sidecar {
             lost: stored.lost,
             checkpoint: Some(self.checkpoint_view(&live)),
             lease: self.lease_view(&live),
+            replicas: self.replica_view(),
         }
     }
 }

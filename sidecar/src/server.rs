@@ -59,6 +59,7 @@ impl Running {
         let checkpoints = Arc::clone(&running.sidecar).keep_checkpoints();
         running.tasks.spawn(checkpoints.instrument(running.span.clone()));
         running.tasks.spawn(Arc::clone(&running.sidecar).watch_lease().instrument(running.span.clone()));
+        running.tasks.spawn(Arc::clone(&running.sidecar).replicate().instrument(running.span.clone()));
         running.tasks.spawn(Arc::clone(&running.sidecar).announce().instrument(running.span.clone()));
         match running.sidecar.config.protocol {
             Protocol::Http => running.serve_clients(data),

@@ -22,6 +22,7 @@ use crate::keeper::Keeper;
 use crate::metrics::Metrics;
 use crate::net::Net;
 use crate::peer::Peers;
+use crate::replica::{Holders, Shelves};
 use crate::worker::Worker;
 
 /// One sidecar.
@@ -39,6 +40,10 @@ pub struct Sidecar {
     pub(crate) metrics: Metrics,
     pub(crate) commands: Commands,
     pub(crate) checkpoints: Checkpoints,
+    /// With whom this pod's state is.
+    pub(crate) holders: Holders,
+    /// The replicas of other processes that are here.
+    pub(crate) shelves: Shelves,
     /// Wakes the supervisor of the worker.
     pub(crate) kick: Notify,
     /// The end of this sidecar.
@@ -122,6 +127,7 @@ impl Sidecar {
     /// When the disk or the randomness fails.
     pub fn open(config: Config, net: Arc<dyn Net>, clock: Arc<dyn Clock>) -> anyhow::Result<Arc<Self>> {
         let keeper = Keeper::open(&config.state_dir)?;
+        let shelves = Shelves::new(&config.state_dir);
         let first =
             Record::first(RecordId(random_id()?), config.process.clone(), config.pod.clone(), config.born);
         let (fence, found) = Fence::open(&config.state_dir, first, |record| whole(record, &keeper))?;
@@ -153,7 +159,13 @@ impl Sidecar {
             hold: Hold::new(config.hold),
             metrics: Metrics::new(),
             commands: Commands::default(),
-            checkpoints: Checkpoints::new(kept_seq(&record.role, &keeper), number),
+            checkpoints: Checkpoints::new(
+                kept_seq(&record.role, &keeper),
+                number,
+                config.checkpoint.replicas > 0,
+            ),
+            holders: Holders::default(),
+            shelves,
             kick: Notify::new(),
             down: CancellationToken::new(),
             live: Mutex::new(live),

@@ -44,7 +44,7 @@ pub(super) fn whole() -> Value {
             "strategy": "DynamicQuorum", "quorumSize": 60, "thresholdSeconds": 30, "initialClusterSize": 1,
             "trackMaxSize": true,
         },
-        "checkpoint": { "class": "Async", "periodMilliseconds": 1000 },
+        "checkpoint": { "class": "Async", "periodMilliseconds": 1000, "replicas": 1 },
         "clusterEventDebounceMilliseconds": 500,
     });
     object["status"] = json!({
@@ -185,6 +185,21 @@ fn checkpoints() -> Vec<Case> {
         case("Sync over HTTP", with("HTTP", "Sync"), Expect::Accepted),
         case("Async over TCP", with("TCP", "Async"), Expect::Accepted),
         case("Sync over TCP", with("TCP", "Sync"), refused(words)),
+        case(
+            "replicas of what each answer decides",
+            spec(json!({ "checkpoint": { "replicas": 2 } })),
+            Expect::Accepted,
+        ),
+        case(
+            "replicas",
+            spec(json!({ "checkpoint": { "class": "Async", "replicas": 1 } })),
+            Expect::Accepted,
+        ),
+        case(
+            "replicas of nothing",
+            spec(json!({ "checkpoint": { "class": "None", "replicas": 1 } })),
+            refused("invalid_config: spec.checkpoint.replicas: with spec.checkpoint.class None"),
+        ),
     ]
 }
 

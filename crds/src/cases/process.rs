@@ -49,6 +49,7 @@ pub(super) fn whole() -> Value {
         "mayMiss": { "from": 7, "to": 8, "reason": "NodeLost", "time": "2026-01-01T00:00:00Z" },
         "restarts": ["2026-01-01T00:00:00Z"],
         "checkpoint": { "seq": 6, "time": "2026-01-01T00:00:00Z" },
+        "replicas": { "generation": 2, "sets": [{ "holders": [{ "pod": "cart-1-3", "uid": "u", "node": "n2" }] }] },
         "conditions": [super::hub::condition()],
     });
     object

@@ -150,6 +150,10 @@ vocabulary! {
         UpgradePending = "UpgradePending",
         /// Upgraded=False: the last upgrade was undone; the message says why.
         UpgradeFailed = "UpgradeFailed",
+        /// StateDurable: sidecars of other nodes have the newest checkpoint; the message says what the loss of a node may take.
+        Replicated = "Replicated",
+        /// StateDurable=False: other nodes are to have the newest checkpoint and do not have it yet.
+        Replicating = "Replicating",
         /// StateDurable=False: the state is on one node only; the message says what a crash of the worker may take.
         NodeLocal = "NodeLocal",
         /// StateDurable=False: the state is on disk only as of the last move; a crash of the worker takes what came after.

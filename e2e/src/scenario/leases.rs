@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::Finding;
 use crate::load::{Operation, RemoteLoad, Target};
+use crate::oracle::account;
 use crate::site::{Signal, Site};
 use crate::trial::{HubOptions, PORT, Trial};
 use crate::wait::{Seen, until};
@@ -20,7 +21,7 @@ use crate::wait::{Seen, until};
 /// A node loses its power and nobody says so: it is taken over from all the same, what was on it alone is said to be missing,
 /// and clients of the other nodes notice nothing.
 pub(super) async fn a_lost_node_is_taken_over_by_lease(site: &Site) -> Result<Finding> {
-    let (trial, joined, there) = begin(site, "lost-lease").await?;
+    let (trial, joined, there) = begin(site, leased("lost-lease")).await?;
     let began = Instant::now();
     site.lose(&joined).await?;
     taken_over(&trial, &joined).await?;
@@ -34,14 +35,102 @@ pub(super) async fn a_lost_node_is_taken_over_by_lease(site: &Site) -> Result<Fi
     Ok(format!("{} taken over after {:.1} s; {}", there.len(), took.as_secs_f64(), verdict.line()))
 }
 
+/// With replicas a lost node takes nothing that was acknowledged: neither of the processes that it owned, nor of those whose
+/// replicas it held.
+pub(super) async fn a_lost_node_with_replicas_loses_nothing(site: &Site) -> Result<Finding> {
+    let name = "twice";
+    let replicated = json!({"failover": "OnLease", "checkpoint": {"class": "Sync", "replicas": 1}});
+    let (trial, joined, there) = begin(site, HubOptions::of(name, 8).spec(replicated)).await?;
+    let all: Vec<String> = (0..8).map(|number| format!("{name}-{number}")).collect();
+    for process in &all {
+        trial.says(process, "StateDurable", "Replicated").await?;
+    }
+    trial.under_load(200).await?;
+    let began = Instant::now();
+    site.lose(&joined).await?;
+    taken_over(&trial, &joined).await?;
+    let took = began.elapsed();
+    trial.under_load(200).await?;
+    for process in &all {
+        trial.says(process, "StateDurable", "Replicated").await?;
+        let status = trial.processes().get(process).await?.status.unwrap_or_default();
+        let said = status.may_miss;
+        ensure!(said.is_none(), "{process} says that something may be missing: {said:?}");
+        let sets = status.replicas.unwrap_or_default().sets;
+        let on_it = sets.iter().flat_map(|set| &set.holders).any(|holder| holder.node == joined);
+        ensure!(!on_it, "{process} still counts on a node that is lost: {sets:?}");
+    }
+    Api::<Node>::all(site.client()).delete(&joined, &DeleteParams::default()).await?;
+    let verdict = trial.finish().await?;
+    verdict.check()?;
+    Ok(format!("{} taken over after {:.1} s; {}", there.len(), took.as_secs_f64(), verdict.line()))
+}
+
 /// A node is cut off and runs on, with clients of its own that go on asking its owners. By what the clients saw, the old
 /// owner acknowledges nothing that was sent once the new one has answered anybody; when the cable is put back, the old pods
 /// go.
 pub(super) async fn a_cut_off_node_is_taken_over_by_lease(site: &Site) -> Result<Finding> {
-    let (trial, joined, there) = begin(site, "cut-lease").await?;
-    let mut island = RemoteLoad::start(site.load_command_on(&joined, "island")?)?;
+    let (trial, joined, there) = begin(site, leased("cut-lease")).await?;
+    let cut = cut_off(&trial, &joined, &there).await?;
+    ensure!(cut.went_on, "an owner acknowledged nothing after the cut: nothing was tried");
+    for (name, _) in &there {
+        let status = trial.processes().get(name).await?.status.unwrap_or_default();
+        ensure!(status.may_miss.is_some(), "{name} does not say what may be missing");
+    }
+    let names: Vec<&str> = there.iter().map(|(name, _)| name.as_str()).collect();
+    let verdict = trial.finish_excusing(&names).await?;
+    verdict.check_planned()?;
+    Ok(format!("{}; {}", cut.words, verdict.line()))
+}
+
+/// The same where each answer waits for a replica: nothing is missing of what anybody was answered, on the node that was cut
+/// off or elsewhere, before the cut or after it.
+pub(super) async fn a_cut_off_node_with_replicas_loses_nothing(site: &Site) -> Result<Finding> {
+    let replicated = json!({"failover": "OnLease", "checkpoint": {"class": "Sync", "replicas": 1}});
+    let (mut trial, joined, there) = begin(site, HubOptions::of("cut-twice", 8).spec(replicated)).await?;
+    for (name, _) in &there {
+        trial.says(name, "StateDurable", "Replicated").await?;
+    }
+    let cut = cut_off(&trial, &joined, &there).await?;
+    for (name, _) in &there {
+        let said = trial.processes().get(name).await?.status.unwrap_or_default().may_miss;
+        ensure!(said.is_none(), "{name} says that something may be missing: {said:?}");
+    }
+    let applied = trial.applied().await?;
+    let of_both = account(&cut.history, &applied);
+    ensure!(
+        of_both.lost + of_both.duplicated == 0,
+        "on the node and beside the load: {} lost {:?}, {} duplicated",
+        of_both.lost,
+        of_both.lost_by_process,
+        of_both.duplicated
+    );
+    let verdict = trial.finish().await?;
+    verdict.check()?;
+    Ok(format!(
+        "{}; {} more acknowledged on the node and beside the load, 0 lost; {}",
+        cut.words,
+        of_both.acknowledged,
+        verdict.line()
+    ))
+}
+
+/// What came of a cut.
+struct Cut {
+    /// What the clients on the node, and the impatient ones elsewhere, saw.
+    history: Vec<Operation>,
+    /// Whether each old owner acknowledged for a moment more.
+    went_on: bool,
+    /// When what happened.
+    words: String,
+}
+
+/// Cuts the node off under load of its own, waits until it is taken over, and puts the cable back.
+async fn cut_off(trial: &Trial<'_>, joined: &str, there: &[(String, Owner)]) -> Result<Cut> {
+    let site = trial.site();
+    let mut island = RemoteLoad::start(site.load_command_on(joined, "island")?)?;
     island.add(there.iter().map(target).collect::<Result<_>>()?).await?;
-    let mut outside = impatient(&trial, &there).await?;
+    let mut outside = impatient(trial, there).await?;
     let heard = island.operations();
     until("the clients on the node to begin", Duration::from_secs(30), async || {
         let so_far = island.operations() - heard;
@@ -49,41 +138,39 @@ pub(super) async fn a_cut_off_node_is_taken_over_by_lease(site: &Site) -> Result
     })
     .await?;
     let began = Instant::now();
-    site.plug(&joined, false).await?;
+    site.plug(joined, false).await?;
     let cut = now();
-    taken_over(&trial, &joined).await?;
+    taken_over(trial, joined).await?;
     let took = began.elapsed();
-    said_and_served(&trial, &there).await?;
-    let first = answered(&outside, &there, cut).await?;
+    trial.under_load(200).await?;
+    let first = answered(&outside, there, cut).await?;
     let last = island.peek(|history| of_each(history, |_| true, |one| one.sent, u64::max));
-    let (mut margins, mut silences) = (Vec::new(), Vec::new());
-    for (name, _) in &there {
+    let (mut margins, mut silences, mut went_on) = (Vec::new(), Vec::new(), true);
+    for (name, _) in there {
         let last = *last.get(name).with_context(|| format!("nobody asked {name} on the node"))?;
         let first = *first.get(name).with_context(|| format!("nobody asked {name} elsewhere"))?;
-        ensure!(last > cut, "{name} was not acknowledged for a moment after the cut: nothing was tried");
         ensure!(last < first, "{name}: the old owner acknowledged what was sent {} us later", last - first);
+        went_on &= last > cut;
         margins.push((first - last) / 1000);
         silences.push((first - cut) / 1000);
     }
-    site.plug(&joined, true).await?;
-    site.node_ready(&joined).await?;
-    old_pods_gone(&trial, &there).await?;
+    site.plug(joined, true).await?;
+    site.node_ready(joined).await?;
+    old_pods_gone(trial, there).await?;
     trial.settled().await?;
-    outside.finish().await?;
+    let mut history = outside.finish().await?;
+    history.extend(island.finish().await?);
     outside.stop().await?;
     island.stop().await?;
-    let names: Vec<&str> = there.iter().map(|(name, _)| name.as_str()).collect();
-    let verdict = trial.finish_excusing(&names).await?;
-    verdict.check_planned()?;
-    Ok(format!(
+    let words = format!(
         "{} taken over after {:.1} s; clients elsewhere were answered after at most {} ms, and at least {} ms after the old \
-         owner's last acknowledged request; {}",
+         owner's last acknowledged request",
         there.len(),
         took.as_secs_f64(),
         silences.iter().max().unwrap_or(&0),
         margins.iter().min().unwrap_or(&0),
-        verdict.line()
-    ))
+    );
+    Ok(Cut { history, went_on, words })
 }
 
 /// Without operators nobody renews: every owner pauses when its lease has ended, requests wait, and go on with the next
@@ -120,9 +207,10 @@ fn leased(name: &str) -> HubOptions {
 }
 
 /// A hub under load on all nodes, one of which has just joined and owns some processes.
-async fn begin<'a>(site: &'a Site, name: &str) -> Result<(Trial<'a>, String, Vec<(String, Owner)>)> {
+async fn begin(site: &Site, options: HubOptions) -> Result<(Trial<'_>, String, Vec<(String, Owner)>)> {
     let joined = site.join().await?;
-    let trial = Trial::begin(site, name, leased(name), None).await?;
+    let name = options.name.clone();
+    let trial = Trial::begin(site, &name, options, None).await?;
     trial.balanced().await?;
     trial.settled().await?;
     let there = trial.owners_on(&joined).await?;

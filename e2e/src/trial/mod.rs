@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep};
 use crate::journal::Journal;
 use crate::load::{Answer, Answers, Call, Calling, RemoteLoad, Target};
 use crate::moves::Move;
+use crate::oracle::Applied;
 use crate::site::Site;
 use crate::wait::{Seen, until};
 use verdict::Evidence;
@@ -331,18 +332,8 @@ impl<'a> Trial<'a> {
     pub async fn finish_excusing(mut self, excused: &[&str]) -> Result<Verdict> {
         let history = self.load.finish().await?;
         let ended = now();
+        let applied = self.applied().await?;
         let targets: Vec<_> = self.targets.values().cloned().collect();
-        let (path, read) = self.options.example.audit();
-        let answers = self.ask_all(targets.clone(), path).await?;
-        let mut applied = HashMap::new();
-        for (process, answer) in answers {
-            match answer {
-                Ok(text) => {
-                    applied.insert(process, read(&text)?);
-                }
-                Err(error) => eprintln!("{process} says nothing of what it holds: {error}"),
-            }
-        }
         let torn = match self.options.example {
             Example::Counter => self.torn(targets).await?,
             Example::Account | Example::PythonAccount => Vec::new(),
@@ -360,6 +351,25 @@ impl<'a> Trial<'a> {
         let verdict = evidence.judge();
         self.load.stop().await?;
         Ok(verdict)
+    }
+
+    /// What each process holds.
+    ///
+    /// # Errors
+    /// When the clients' process is gone. A process that does not answer is left out.
+    pub async fn applied(&mut self) -> Result<HashMap<String, Applied>> {
+        let targets: Vec<_> = self.targets.values().cloned().collect();
+        let (path, read) = self.options.example.audit();
+        let mut applied = HashMap::new();
+        for (process, answer) in self.ask_all(targets, path).await? {
+            match answer {
+                Ok(text) => {
+                    applied.insert(process, read(&text)?);
+                }
+                Err(error) => eprintln!("{process} says nothing of what it holds: {error}"),
+            }
+        }
+        Ok(applied)
     }
 
     /// Asks each process, and those that do not answer once more for a while: a sidecar that was killed a moment ago still

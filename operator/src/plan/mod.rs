@@ -11,6 +11,7 @@ mod debounce;
 mod farewell;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod holders;
 mod homes;
 mod inputs;
 mod limits;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 pub use affinity::{Operator, Requirement, Term};
 pub use children::{Children, ordinal, replica};
 pub use debounce::{LOSS_HOLD, Memory, Steadiness};
+pub use holders::holders;
 pub use inputs::{Child, Hub, Inputs, Match, Node, Process, Taint, TaintEffect, Toleration, Transfer};
 pub use lint::{Defect, lint};
 pub use membership::Fitness;

@@ -18,14 +18,14 @@ use processhub_protocol::wire::{Renew, Report, Thaw};
 use tokio::time::Instant;
 
 use super::commands::{
-    activate, address, addressee, freeze, grant, hand_on, import, missing, owner_uid, source_uid, target_uid,
-    trial,
+    activate, address, addressee, freeze, grant, hand_on, import, missing, owner_uid, recover, source_uid,
+    target_uid, trial,
 };
 use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::{Observation, Sighting};
 use super::pod::Blueprint;
-use super::{memory, observe, pod, record, status, tell};
+use super::{memory, observe, pod, record, replicas, status, tell};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
@@ -85,9 +85,12 @@ pub(crate) async fn apply(
             let sent = unless("freeze", sent, given_up(context, seen));
             answered(context, seen, point, uid, sent).await?;
         }
-        Effect::Import { epoch, state, reason } => {
+        Effect::Import { epoch, state, reason, replica } => {
             let uid = target_uid(seen)?;
-            let command = import(context, seen, &uid, epoch, state, reason).await?;
+            let command = match replica {
+                Some(holder) => recover(context, seen, &uid, epoch, state, &holder).await?,
+                None => import(context, seen, &uid, epoch, state, reason).await?,
+            };
             let to = address(context, seen, &uid).await?;
             let sent = async { Ok(context.sidecars.import(&to, &command, COMMAND_PATIENCE).await?) };
             let sent = unless("import", sent, given_up(context, seen));
@@ -124,6 +127,20 @@ pub(crate) async fn apply(
             let to = address(context, seen, &uid).await?;
             memory.leases.grants(&uid, Instant::now());
             let sent = async { Ok(context.sidecars.renew(&to, &command, RENEWAL_PATIENCE).await?) };
+            answered(context, seen, point, uid, sent).await?;
+        }
+        Effect::SealReplicas { epoch } => {
+            let sealed = async {
+                replicas::seal(context, seen, epoch).await;
+                Ok(())
+            };
+            context.failpoints.pass(point, sealed).await?;
+        }
+        Effect::Replicate { epoch } => {
+            let uid = owner_uid(seen)?;
+            let command = replicas::command(context, seen, &uid, epoch).await?;
+            let to = address(context, seen, &uid).await?;
+            let sent = async { Ok(context.sidecars.replicate(&to, &command, RENEWAL_PATIENCE).await?) };
             answered(context, seen, point, uid, sent).await?;
         }
         // Never decided for a process whose object is there: `stop` carries it out.
@@ -190,7 +207,10 @@ async fn write(
     after.ledger = record::read(&next).map_err(|unknown| missing("write", &unknown.to_string()))?;
     after.object.status = Some(next);
     after.enter();
-    status::refresh(&mut after, after_write(transition), status::Outlook::Expected);
+    // What holders said was asked for another epoch.
+    after.replicas.holders.clear();
+    let waiting = after_write(transition).unwrap_or_else(|| after.decide().waiting);
+    status::refresh(&mut after, waiting, status::Outlook::Expected);
     let written = context.failpoints.pass(point, replace_status(context, &after.object)).await?;
     memory.wrote(&written);
     tell::limit(context, &seen.object, &written);
@@ -223,16 +243,18 @@ async fn measure(context: &Context, seen: &mut Observation) {
     }
 }
 
-/// What will be waited for once the transition is written: so that its conditions need no write of their own.
-fn after_write(transition: &Transition) -> Waiting {
-    match transition {
+/// What will be waited for once the transition is written: so that its conditions need no write of their own. `None` where
+/// that does not depend on it.
+fn after_write(transition: &Transition) -> Option<Waiting> {
+    Some(match transition {
         Transition::Prepare { .. } => Waiting::TargetPod,
         Transition::Commit { .. } => Waiting::Retention,
         Transition::Abort { .. } => Waiting::Thawing,
         Transition::Fence => Waiting::LeaseEnd,
         Transition::Unfence => Waiting::Nothing,
         Transition::End { .. } => Waiting::Nothing,
-    }
+        Transition::Replicate { .. } | Transition::Replicated => return None,
+    })
 }
 
 /// Writes the status as it stands in `object`, at the version it was decided on.

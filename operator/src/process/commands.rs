@@ -12,7 +12,7 @@ use processhub_protocol::wire::{
 };
 
 use super::observation::Observation;
-use super::observe;
+use super::{observe, replicas};
 use crate::call::CallError;
 use crate::context::Context;
 use crate::revision;
@@ -42,11 +42,36 @@ pub(super) async fn import(
         epoch,
         state,
         from,
+        replica: false,
         timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
         reason: match reason {
             ImportReason::Handover if seen.is_transfer() => ImportReason::Transfer,
             reason => reason,
         },
+        code_change: code_change(seen),
+    })
+}
+
+/// An import of what a holder has of an owner that is lost.
+pub(super) async fn recover(
+    context: &Context,
+    seen: &Observation,
+    uid: &PodUid,
+    epoch: Epoch,
+    state: StateId,
+    holder: &PodUid,
+) -> Result<Import, CallError> {
+    let holders = seen.ledger.replicas.holders();
+    let pod = holders.into_iter().find(|pod| pod.uid == *holder);
+    let pod = pod.ok_or_else(|| missing("import", "the holder of a replica"))?;
+    Ok(Import {
+        to: addressee(seen, uid),
+        epoch,
+        state,
+        from: replicas::peer(context, seen, pod).await?,
+        replica: true,
+        timeout_milliseconds: seen.hub.spec.migration.state_ttl_milliseconds,
+        reason: ImportReason::Crash,
         code_change: code_change(seen),
     })
 }

@@ -12,6 +12,7 @@ use processhub_crds::HubProcess;
 use processhub_protocol::id::PodUid;
 use tokio::time::Instant;
 
+use super::replicas::Replicas;
 use super::tenure::Leases;
 
 /// First and longest pause after an effect that failed.
@@ -38,6 +39,8 @@ pub(crate) struct Memory {
     pub(crate) silence_told: bool,
     /// What is known of leases.
     pub(crate) leases: Leases,
+    /// What is known of the holders of replicas.
+    pub(crate) replicas: Replicas,
 }
 
 /// A pod object that is gone.

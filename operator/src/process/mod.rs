@@ -18,6 +18,7 @@ pub mod pod;
 pub mod proof;
 pub mod record;
 pub(crate) mod release;
+pub(crate) mod replicas;
 pub mod sides;
 pub mod status;
 pub(crate) mod stop;
@@ -182,6 +183,9 @@ async fn steps(context: &Context, seen: &mut Observation, memory: &mut Memory) -
             }
         }
         renew(context, seen, memory).await;
+        if replicas::bring_on(context, seen, memory).await.is_err() {
+            return Err(Conflict);
+        }
         let decision = seen.decide();
         if decision.effects.is_empty() {
             return Ok(Done { waiting: decision.waiting, pause: None });

@@ -12,8 +12,8 @@ use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::{
-    Decision, Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View,
-    Waiting, next, renewal,
+    Decision, Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, ReplicasSeen, SidecarView,
+    Standing, View, Waiting, next, renewal,
 };
 use processhub_protocol::id::{PodUid, ProcessUid};
 use processhub_protocol::lease;
@@ -65,6 +65,8 @@ pub struct Observation {
     pub heard: Option<Timestamp>,
     /// Who holds no lease, and gets none.
     pub lapsed: Lapsed,
+    /// Who is to hold the replicas, and what holders said.
+    pub replicas: ReplicasSeen,
 }
 
 /// A pod as it was seen.
@@ -266,6 +268,7 @@ impl Observation {
             lingering: self.bystanders().any(|seen| self.lingers(&seen.facts)),
             leading: self.leading,
             limits: limits(&self.hub),
+            replicas: self.replicas.clone(),
         }
     }
 

@@ -55,6 +55,7 @@ pub(crate) fn seen(transitions: &[Transition], second: i64) -> Observation {
         trouble: None,
         heard: None,
         lapsed: Lapsed::default(),
+        replicas: ReplicasSeen::default(),
     }
 }
 

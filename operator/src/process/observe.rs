@@ -12,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, ProcessHub};
+use processhub_protocol::handover::ReplicasSeen;
 use processhub_protocol::id::PodUid;
 use processhub_protocol::ledger::{Ledger, PodRef};
 use processhub_protocol::wire::{CONTROL_PORT, RefusalCode, Report, VERSION};
@@ -62,6 +63,7 @@ pub(crate) async fn observe(
         trouble: memory.trouble.clone(),
         heard: memory.heard,
         lapsed: Lapsed::default(),
+        replicas: ReplicasSeen::default(),
     };
     let name = seen.name();
     seen.pods = context

@@ -17,15 +17,24 @@ const START: Duration = Duration::from_millis(200);
 /// While something is awaited that only time or a watch event brings.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// How soon it is noticed that a holder of replicas does not answer its owner: answers wait for it.
+const HOLDERS: Duration = Duration::from_secs(1);
+
 /// How long to wait at most before looking again.
 #[must_use]
 pub fn pace(seen: &Observation, waiting: Waiting) -> Duration {
     let longest = if leased(seen) { RENEWAL } else { RESYNC };
+    let longest = if replicated(seen) { longest.min(HOLDERS) } else { longest };
     longest.min(unleased(seen, waiting))
 }
 
 fn leased(seen: &Observation) -> bool {
     seen.ledger.owner.as_ref().is_some_and(|owner| owner.tenure == Tenure::Leased)
+}
+
+/// Whether an owner has holders, whose end no watch event tells of in time.
+fn replicated(seen: &Observation) -> bool {
+    seen.owner_report().is_some_and(|report| report.replicas.is_some())
 }
 
 fn unleased(seen: &Observation, waiting: Waiting) -> Duration {
@@ -40,6 +49,7 @@ fn unleased(seen: &Observation, waiting: Waiting) -> Duration {
             COMMAND
         }
         Waiting::TargetPod | Waiting::TargetSidecar | Waiting::TargetWorker => target(seen),
+        Waiting::Replicas => HOLDERS,
         Waiting::TargetReady | Waiting::Source | Waiting::LeaseEnd => START,
         Waiting::Retention => retention(seen),
     }

@@ -242,6 +242,7 @@ fn environment(blueprint: &Blueprint<'_>) -> Vec<EnvVar> {
             "PROCESSHUB_CHECKPOINT_CLASS",
             hub.spec.checkpoint.class.map_or("Auto", CheckpointClass::as_str).to_owned(),
         ),
+        value("PROCESSHUB_CHECKPOINT_REPLICAS", hub.spec.checkpoint.replicas.to_string()),
         value("PROCESSHUB_CHECKPOINT_MILLISECONDS", hub.spec.checkpoint.period_milliseconds.to_string()),
         EnvVar {
             name: "PROCESSHUB_KEY".to_owned(),

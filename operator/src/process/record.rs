@@ -9,12 +9,15 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use processhub_crds::vocabulary::{LossReason, MoveReason};
 use processhub_crds::{
     ActiveMigration, FailedUpgrade, HubProcessStatus, Incarnation, MayMiss, MigrationPhase, MigrationRecord,
-    MigrationTrigger, Owner, Restarts, Tenure as TenureStatus, conditions,
+    MigrationTrigger, Owner, ReplicaHolder, ReplicaSet, ReplicasStatus, Restarts, Tenure as TenureStatus,
+    conditions,
 };
 use processhub_protocol::id::{Digest, Epoch, PodUid, RecordId, StateId};
 use processhub_protocol::ledger::{
     self, AbortReason, Ledger, Migration, MoveResult, Phase, PodRef, Tenure, Transition,
 };
+
+use processhub_protocol::replica::Replicas;
 
 use super::crash;
 use super::words::{abort_reason, kind, kind_word, move_reason, result_word};
@@ -50,7 +53,31 @@ pub fn read(status: &HubProcessStatus) -> Result<Ledger, Unknown> {
         Some(migration) => Some(read_migration(migration, epoch)?),
         None => None,
     };
-    Ok(Ledger { epoch, owner, migration })
+    Ok(Ledger { epoch, owner, migration, replicas: read_replicas(status.replicas.as_ref()) })
+}
+
+fn read_replicas(status: Option<&ReplicasStatus>) -> Replicas {
+    let Some(status) = status else { return Replicas::default() };
+    let pod = |holder: &ReplicaHolder| PodRef {
+        name: holder.pod.clone(),
+        uid: PodUid(holder.uid.clone()),
+        node: holder.node.clone(),
+    };
+    let set = |set: &ReplicaSet| set.holders.iter().map(pod).collect();
+    Replicas { generation: status.generation, sets: status.sets.iter().map(set).collect() }
+}
+
+fn keep_replicas(status: &mut HubProcessStatus, replicas: &Replicas) {
+    let holder = |pod: &PodRef| ReplicaHolder {
+        pod: pod.name.clone(),
+        uid: pod.uid.0.clone(),
+        node: pod.node.clone(),
+    };
+    let set = |set: &Vec<PodRef>| ReplicaSet { holders: set.iter().map(holder).collect() };
+    let sets: Vec<ReplicaSet> = replicas.sets.iter().map(set).collect();
+    // Never had any: nothing is said of them.
+    let some = replicas.generation > 0;
+    status.replicas = some.then_some(ReplicasStatus { generation: replicas.generation, sets });
 }
 
 fn read_migration(migration: &ActiveMigration, epoch: Epoch) -> Result<Migration, Unknown> {
@@ -168,7 +195,9 @@ pub fn write(
                 fenced_at: None,
             });
             keep_tenure(&mut next, &after);
+            keep_replicas(&mut next, &after.replicas);
         }
+        Transition::Replicate { .. } | Transition::Replicated => keep_replicas(&mut next, &after.replicas),
         Transition::Abort { reason } => {
             let migration = after.migration.as_ref()?;
             let aborted = next.migration.get_or_insert_with(|| prepared(status, migration, around));

@@ -39,6 +39,7 @@ pub(crate) fn commit(epoch: u64, state: Option<StateId>, lost: Option<Lost>) -> 
         state,
         lost,
         leased: false,
+        replicated: true,
     }
 }
 
@@ -88,6 +89,30 @@ fn a_move_is_written_and_read_back_at_every_step() {
         assert_eq!(status.history.len(), 2);
         assert_eq!(status.owner.unwrap().vsn, "1.8");
     }
+}
+
+#[test]
+fn the_holders_are_written_and_read_back_and_pass_from_owner_to_owner() {
+    let holders = |node: &str| Transition::Replicate {
+        holders: vec![PodRef { name: "cart-7-1".into(), uid: "pod-7".into(), node: node.into() }],
+    };
+    assert_eq!(chain(&started()).replicas, None);
+    let mut steps = started();
+    steps.extend([
+        holders("n1"),
+        holders("n2"),
+        prepare(Kind::Recover, None),
+        commit(4, Some(state_id()), None),
+    ]);
+    let nodes = |steps: &[Transition]| {
+        let sets = chain(steps).replicas.unwrap().sets;
+        sets.iter().flat_map(|set| &set.holders).map(|holder| holder.node.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes(&steps), ["n1", "n2"]);
+    steps.push(Transition::Replicated);
+    assert_eq!(nodes(&steps), ["n2"]);
+    steps.push(Transition::Replicate { holders: Vec::new() });
+    assert_eq!(chain(&steps).replicas.unwrap().sets.len(), 2, "a time without holders is remembered");
 }
 
 #[test]

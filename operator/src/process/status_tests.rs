@@ -3,7 +3,7 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use processhub_crds::vocabulary::MoveReason;
 use processhub_protocol::handover::next;
-use processhub_protocol::ledger::{AbortReason, Lost, MoveResult, Transition};
+use processhub_protocol::ledger::{AbortReason, Lost, MoveResult, PodRef, Transition};
 
 use super::*;
 use crate::assignments::{Assignment, Held};
@@ -86,6 +86,35 @@ fn the_object_says_what_a_crash_would_take() {
         refresh(&mut seen, Waiting::Nothing, Outlook::Observed);
         assert_eq!(condition(&seen, ProcessCondition::StateDurable), before);
     }
+}
+
+#[test]
+fn the_object_says_which_other_nodes_have_the_state() {
+    use processhub_protocol::replica::ReplicaView;
+    use processhub_protocol::wire::{CheckpointClass, CheckpointView};
+    let said = |holders: &[&str], generation, complete, live| {
+        let pod = |node: &&str| PodRef { name: "cart-7-1".into(), uid: "pod-7".into(), node: (*node).into() };
+        let mut steps = started();
+        steps.push(Transition::Replicate { holders: holders.iter().map(pod).collect() });
+        let mut seen = seen(&steps, 1_000);
+        let mut owner = report("pod-1", 1);
+        let class = Some(CheckpointClass::Sync);
+        owner.checkpoint =
+            Some(CheckpointView { class, live: Some(live), current: true, age_milliseconds: None });
+        owner.replicas = Some(ReplicaView { generation: Some(generation), complete, holders: Vec::new() });
+        seen.reports.insert("pod-1".into(), owner);
+        let seen = refreshed(seen);
+        let conditions = &seen.object.status.as_ref().unwrap().conditions;
+        let known = conditions.iter().any(|known| known.type_ == ProcessCondition::StateDurable.as_str());
+        known.then(|| condition(&seen, ProcessCondition::StateDurable))
+    };
+    let (status, reason, message) = said(&["n7"], 1, true, true).unwrap();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "Replicated"));
+    assert!(message.contains("cart-7-1 on n7") && message.contains("nothing that was answered"), "{message}");
+    assert_eq!(said(&["n7"], 1, false, true).unwrap().1, "Replicating");
+    assert_eq!(said(&[], 1, true, true).unwrap().1, "NodeLocal");
+    assert_eq!(said(&["n7"], 1, true, false).unwrap().1, "NotCheckpointed", "there is nothing to replicate");
+    assert_eq!(said(&["n7"], 0, true, true), None, "it was told of another set: nothing is known yet");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) fn transition(
             let words = "the owner had fenced itself and is granted again";
             context.events.normal(about, EventReason::Regranted, words);
         }
-        Transition::Abort { .. } => {}
+        Transition::Abort { .. } | Transition::Replicate { .. } | Transition::Replicated => {}
         Transition::Fence => {
             let words = "the owner does not answer; its lease is not renewed, and when it has ended the process is taken over";
             context.events.warning(about, EventReason::OwnerUnreachable, words);

@@ -96,7 +96,7 @@ mod tests {
     fn ledger(tenure: Tenure) -> Ledger {
         let pod = PodRef { name: "cart-3-1".into(), uid: "pod-1".into(), node: "n1".into() };
         let owner = Owner { pod, record: RecordId::from("r"), epoch: Epoch(1), tenure };
-        Ledger { epoch: Epoch(1), owner: Some(owner), migration: None }
+        Ledger { epoch: Epoch(1), owner: Some(owner), migration: None, replicas: Default::default() }
     }
 
     fn fencing(at: u64) -> Ledger {

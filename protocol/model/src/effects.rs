@@ -7,7 +7,9 @@ use processhub_protocol::handover::Effect;
 use processhub_protocol::id::Epoch;
 use processhub_protocol::ledger::{Kind, Transition};
 use processhub_protocol::rules::{Rule, enforced};
-use processhub_protocol::wire::{Activate, Challenge, Freeze, Grant, HandOn, Import, Renew, StartInfo, Thaw};
+use processhub_protocol::wire::{
+    Activate, Challenge, Freeze, Grant, HandOn, Import, Peer, Renew, StartInfo, Thaw,
+};
 
 use crate::intern::Id;
 use crate::message::Message;
@@ -34,6 +36,9 @@ impl Model {
             Effect::CreatePod { epoch, gated, .. } => self.create(state, *epoch, *gated),
             Effect::Route(pod) => state.routed = names::slot(&pod.uid),
             Effect::ReadLive(_) | Effect::LetGo { .. } => {}
+            Effect::SealReplicas { epoch } => state.replica = state.replica.sealed(*epoch),
+            // There is one holder, and every owner knows it.
+            Effect::Replicate { .. } => {}
             Effect::DeletePod { uid, .. } => {
                 let slot = names::slot(uid);
                 let broken = !promise::may_delete(self, state, slot, sight.is_none());
@@ -108,6 +113,7 @@ impl Model {
                     state.excused |= lost_writes(state, names::writes(given.as_ref()), from);
                 }
             }
+            Transition::Replicate { .. } | Transition::Replicated => {}
             Transition::End { .. } => state.wish = Wish::Finish,
         }
         state.ledger = Versioned { ledger: self.ledgers.id(after), version: state.ledger.version + 1 };
@@ -175,11 +181,15 @@ impl Model {
                 drain_timeout_milliseconds: 0,
                 state_query_timeout_milliseconds: 0,
             }),
-            Effect::Import { epoch, state, reason } => Message::Import(Import {
+            Effect::Import { epoch, state, reason, replica } => Message::Import(Import {
                 to: names::addressee(target?.slot),
                 epoch: *epoch,
                 state: state.clone(),
-                from: names::peer(source?.slot),
+                from: match replica {
+                    Some(holder) => Peer::of_this_hub(holder.clone(), String::new(), 0),
+                    None => names::peer(source?.slot),
+                },
+                replica: replica.is_some(),
                 timeout_milliseconds: 0,
                 reason: *reason,
                 code_change: None,
@@ -210,6 +220,8 @@ impl Model {
             | Effect::CreatePod { .. }
             | Effect::Route(_)
             | Effect::ReadLive(_)
+            | Effect::SealReplicas { .. }
+            | Effect::Replicate { .. }
             // Changes no record, and the model's workers all run the same code.
             | Effect::Trial { .. }
             // Decided for a pod, and not for a process that is there.

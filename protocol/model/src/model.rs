@@ -6,6 +6,7 @@ use std::rc::Rc;
 use processhub_protocol::fence::{Floor, Record, Role, Step as Done};
 use processhub_protocol::handover::Effect;
 use processhub_protocol::ledger::{Kind, Ledger, Owner, Tenure};
+use processhub_protocol::replica::Replicas;
 use processhub_protocol::rules::{Rule, enforced};
 use processhub_protocol::wire::{Forward, HandOn};
 
@@ -15,7 +16,7 @@ use crate::names::{self, Slot};
 use crate::operator::Sight;
 use crate::promise::{self, Promise};
 use crate::state::{
-    Bag, Budget, FRESH, Mode, NOWHERE, PODS, Pod, PodPhase, State, Versioned, WRITES, Wish, Worker,
+    Bag, Budget, FRESH, Mode, NOWHERE, PODS, Pod, PodPhase, Replica, State, Versioned, WRITES, Wish, Worker,
 };
 use crate::step::Step;
 
@@ -30,6 +31,10 @@ pub struct Config {
     pub with_state: bool,
     /// Whether owners serve by lease.
     pub leased: bool,
+    /// Whether an answer waits for a holder of a replica.
+    pub replicated: bool,
+    /// Whether machines stand still for longer than is assumed: one whose lease has ended may answer all the same.
+    pub stalls: bool,
     /// Whether the process has to be started first.
     pub starts: bool,
     /// Whether a second operator believes that it leads, with a ledger that lags behind.
@@ -117,6 +122,9 @@ impl Model {
                 ..Pod::default()
             };
             routed = 0;
+            if self.config.replicated {
+                ledger.replicas = Replicas::default().with(vec![names::holder()]);
+            }
         }
         let top = names::small(ledger.epoch);
         let ledger = Versioned { ledger: self.ledgers.id(ledger), version: 0 };
@@ -133,6 +141,7 @@ impl Model {
             seqs: [0; WRITES],
             top,
             fenced: 0,
+            replica: Replica { epoch: 1, floor: 1, writes: 0 },
             deleted: false,
             budget: self.config.budget,
         }

@@ -50,6 +50,11 @@ pub fn peer(slot: Slot) -> Peer {
     Peer::of_this_hub(uid(slot), String::new(), 0)
 }
 
+/// The pod of another process that holds the replica.
+pub fn holder() -> PodRef {
+    PodRef { name: "holder-1".to_owned(), uid: PodUid::from("h"), node: "far".to_owned() }
+}
+
 /// An epoch of the protocol.
 pub fn epoch(epoch: u8) -> Epoch {
     Epoch(u64::from(epoch))

@@ -14,7 +14,7 @@ use crate::model::{Edge, Model, each};
 use crate::names::{self, Slot};
 use crate::promise::{self, Promise};
 use crate::sidecar::spend;
-use crate::state::{FRESH, Glimpse, Pod, PodPhase, Seen, State, Versioned, Wish, Worker};
+use crate::state::{FRESH, Glimpse, Pod, PodPhase, Replica, Seen, State, Versioned, Wish, Worker};
 use crate::step::Step;
 
 /// What a decision rests on, in small.
@@ -34,6 +34,8 @@ pub struct Sight {
     pub(crate) intent: bool,
     pub(crate) lingering: bool,
     pub(crate) wish: Wish,
+    /// What the holder of the replica says, where it was asked for this recovery.
+    pub(crate) replica: Option<Replica>,
     /// Whether it holds a glimpse.
     glimpses: bool,
 }
@@ -271,8 +273,16 @@ impl Model {
             intent: state.budget.moves > 0 || owner_dead || recovering || fenced,
             lingering,
             wish: state.wish,
+            replica: self.answer(state, &believed),
             glimpses: false,
         }
+    }
+
+    /// A holder is asked again by whoever looks again: what it has seen says whether anybody has asked it.
+    fn answer(&self, state: &State, ledger: &Ledger) -> Option<Replica> {
+        let recovery = ledger.migration.as_ref().filter(|migration| migration.kind == Kind::Recover)?;
+        let asked = self.config.replicated && state.replica.floor >= names::small(recovery.epoch);
+        asked.then_some(state.replica)
     }
 
     fn see(&self, state: &State, slot: Slot) -> Seen {

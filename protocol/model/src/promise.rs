@@ -58,7 +58,23 @@ pub fn serves(model: &Model, pod: &Pod) -> bool {
     pod.runs()
         && pod.worker.mode == Mode::Active
         && matches!(model.records.get(pod.record).role, Role::Active { .. })
-        && (!model.config.leased || pod.lease > 0 || !enforced(Rule::HeldLease))
+        && (!model.config.leased || pod.lease > 0 || model.config.stalls || !enforced(Rule::HeldLease))
+}
+
+/// Whether an answer of this pod gets to its client: where it waits for a holder, if that takes what the pod has.
+pub fn acknowledges(model: &Model, state: &State, pod: &Pod) -> bool {
+    serves(model, pod)
+        && (!model.config.replicated
+            || match &model.records.get(pod.record).role {
+                Role::Active { epoch, .. } => {
+                    state.replica.offered(names::small(*epoch), pod.worker.writes).is_some()
+                }
+                Role::Standby
+                | Role::Delivered { .. }
+                | Role::Frozen { .. }
+                | Role::Forwarding { .. }
+                | Role::Retired { .. } => false,
+            })
 }
 
 /// The promises that hold in every state: singularity, and that nothing acknowledged is missing.
@@ -68,7 +84,7 @@ pub fn broken(model: &Model, state: &State) -> Option<Promise> {
     if model.config.kind == Kind::ColdSwap && workers > 1 {
         return Some(Promise::Alone);
     }
-    let mut serving = state.pods.iter().filter(|pod| serves(model, pod));
+    let mut serving = state.pods.iter().filter(|pod| acknowledges(model, state, pod));
     let first = serving.next()?;
     if serving.next().is_some() {
         return Some(Promise::Singular);
@@ -98,7 +114,7 @@ pub fn rests(model: &Model, state: &State) -> bool {
                     model.records.get(pod.record).role,
                     Role::Active { epoch, .. } if epoch == owner.epoch
                 );
-                serving && serves(model, pod)
+                serving && acknowledges(model, state, pod)
             } else {
                 !pod.runs()
             }

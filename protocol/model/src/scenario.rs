@@ -13,6 +13,8 @@ pub const PLAIN: Config = Config {
     kind: Kind::HotSwap,
     with_state: true,
     leased: false,
+    replicated: false,
+    stalls: false,
     starts: false,
     second_leader: false,
     pods: 3,
@@ -157,6 +159,20 @@ pub fn all() -> Vec<Config> {
             budget: Budget { writes: 1, faults: 2, cuts: 1, fences: 1, late: 1, refreshes: 1, ..NOTHING },
             ..base.clone()
         },
+        Config {
+            name: "with a replica: nodes that are lost",
+            replicated: true,
+            budget: Budget { writes: 2, faults: 2, kills: 2, ..moves },
+            ..base.clone()
+        },
+        Config {
+            name: "with a replica, by lease: machines that stand still",
+            leased: true,
+            replicated: true,
+            stalls: true,
+            budget: Budget { writes: 2, faults: 2, cuts: 1, fences: 1, kills: 1, ..NOTHING },
+            ..base.clone()
+        },
         Config { name: "a forgotten move", budget: Budget { edits: 1, faults: 1, ..moves }, ..base },
     ]
 }
@@ -258,5 +274,9 @@ pub fn refutations() -> Vec<(Rule, Config)> {
         (Rule::HeldLease, by_lease("a node that is cut off", cut)),
         (Rule::FencedUnrenewed, by_lease("an owner that is slow to answer", slow)),
         (Rule::LeaseWaitedOut, by_lease("a node that is cut off", cut)),
+        (
+            Rule::ReplicaFloor,
+            Config { replicated: true, stalls: true, ..by_lease("a machine that stands still", cut) },
+        ),
     ]
 }

@@ -208,9 +208,14 @@ impl Model {
     fn importing(&mut self, from: &State, slot: Slot, busy: Busy, command: &Import, out: &mut Vec<Edge>) {
         let at = usize::from(slot);
         let source = &from.pods[usize::from(names::slot(&command.from.pod))];
-        let offered = source.heard()
-            && !from.pods[at].cut
-            && self.records.get(source.record).exportable(command.epoch) == Some(&command.state);
+        let there = if command.replica {
+            from.replica.floor <= names::small(command.epoch)
+                && names::state(from.replica.writes) == command.state
+        } else {
+            source.heard()
+                && self.records.get(source.record).exportable(command.epoch) == Some(&command.state)
+        };
+        let offered = there && !from.pods[at].cut;
         let mut state = from.clone();
         if busy.fetched {
             let pod = &mut state.pods[at];

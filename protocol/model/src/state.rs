@@ -1,7 +1,10 @@
 //! One state of the whole system.
 
+use processhub_protocol::id::Epoch;
+use processhub_protocol::replica::{Mark, Offer, Offered, Sealed, Shelf};
+
 use crate::intern::Id;
-use crate::names::Slot;
+use crate::names::{self, Slot};
 
 /// How many incarnations may exist at once.
 pub const PODS: usize = 6;
@@ -39,10 +42,65 @@ pub struct State {
     pub top: u8,
     /// How often time has passed since the owner was fenced; more than twice makes no difference.
     pub fenced: u8,
+    /// What the holder of the replica has.
+    pub replica: Replica,
     /// Whether the process's object was deleted. Operators may still go by what they knew of it.
     pub deleted: bool,
     /// What may still happen.
     pub budget: Budget,
+}
+
+/// What the holder of a replica has on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Replica {
+    /// The highest epoch that it has seen.
+    pub floor: u8,
+    /// The epoch of the state that it has.
+    pub epoch: u8,
+    /// The writes in that state.
+    pub writes: u8,
+}
+
+impl Replica {
+    /// As the shipped judgement has it.
+    pub fn shelf(self) -> Shelf {
+        Shelf { floor: names::epoch(self.floor), newest: Some(self.mark()), exposed: false }
+    }
+
+    fn mark(self) -> Mark {
+        Mark { epoch: names::epoch(self.epoch), number: u64::from(self.writes.count_ones()) }
+    }
+
+    /// It after an owner at `epoch` has offered a state with these writes; `None` when it is refused.
+    pub fn offered(self, epoch: u8, writes: u8) -> Option<Self> {
+        let offer = Offer {
+            process: names::process(),
+            mark: Self { epoch, writes, ..self }.mark(),
+            state: Some(names::state(writes)),
+            exposed: false,
+            from: names::peer(0),
+        };
+        match self.shelf().judge_offer(&offer).ok()? {
+            Offered::Held => Some(self),
+            Offered::Take(next) => Some(Self { floor: names::small(next.floor), epoch, writes }),
+        }
+    }
+
+    /// It after it was sealed for a recovery.
+    pub fn sealed(self, epoch: Epoch) -> Self {
+        self.shelf().sealed(epoch).map_or(self, |next| Self { floor: names::small(next.floor), ..self })
+    }
+
+    /// What it says then.
+    pub fn answer(self) -> Sealed {
+        Sealed {
+            pod: names::holder().uid,
+            process: names::process(),
+            epoch: names::epoch(self.floor),
+            newest: Some((self.mark(), names::state(self.writes))),
+            exposed: false,
+        }
+    }
 }
 
 /// A ledger by number, with its object's version.

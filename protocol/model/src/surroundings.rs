@@ -120,7 +120,7 @@ impl Model {
     }
 
     fn serve(&mut self, from: &State, slot: Slot, pod: &Pod, out: &mut Vec<Edge>) {
-        if !promise::serves(self, pod) {
+        if !promise::acknowledges(self, from, pod) {
             return;
         }
         let at = usize::from(slot);
@@ -130,8 +130,12 @@ impl Model {
             state.budget.writes -= 1;
             let worker = &mut state.pods[at].worker;
             worker.writes |= 1 << number;
+            let writes = worker.writes;
+            if self.config.replicated {
+                self.secure(&mut state, slot, writes);
+            }
             state.acknowledged |= 1 << number;
-            state.seqs[usize::from(number)] = u8::try_from(worker.writes.count_ones()).unwrap_or(u8::MAX);
+            state.seqs[usize::from(number)] = u8::try_from(writes.count_ones()).unwrap_or(u8::MAX);
             out.push(Edge { step: Step::Write(slot), state, broken: None });
         }
         let record = Rc::clone(self.records.get(pod.record));
@@ -145,6 +149,20 @@ impl Model {
                 self.obey(&mut state.pods[at], kept);
                 out.push(Edge { step: Step::Checkpoint(slot), state, broken: None });
             }
+        }
+    }
+
+    /// `Sync`: what is acknowledged is on the own disk and with the holder.
+    fn secure(&mut self, state: &mut State, slot: Slot, writes: u8) {
+        let pod = &mut state.pods[usize::from(slot)];
+        let record = Rc::clone(self.records.get(pod.record));
+        let Role::Active { epoch, .. } = &record.role else { return };
+        if let (Ok(kept), Some(replica)) = (
+            record.checkpoint_done(*epoch, names::state(writes)),
+            state.replica.offered(names::small(*epoch), writes),
+        ) {
+            self.obey(pod, kept);
+            state.replica = replica;
         }
     }
 

@@ -2,10 +2,12 @@
 
 use processhub_protocol::fence::Record;
 use processhub_protocol::handover::{
-    Handover, Incarnation, Intent, Limits, Pod as SeenPod, PodView, SidecarView, Standing, View,
+    Handover, HolderSeen, Incarnation, Intent, Limits, Pod as SeenPod, PodView, ReplicasSeen, SidecarView,
+    Standing, View,
 };
 use processhub_protocol::lease::LeaseView;
 use processhub_protocol::ledger::AbortReason;
+use processhub_protocol::replica::ReplicaView;
 use processhub_protocol::wire::{
     Busy, Challenge, CommandKind, Failure, FailureKind, Report, VERSION, WorkerState, WorkerView,
 };
@@ -46,6 +48,14 @@ impl Model {
                 state_ttl: 1,
                 freeze: 1,
                 retention: 0,
+            },
+            replicas: ReplicasSeen {
+                holders: sight
+                    .replica
+                    .map(|replica| (names::holder().uid, HolderSeen::Sealed(replica.answer())))
+                    .into_iter()
+                    .collect(),
+                ..ReplicasSeen::default()
             },
         }
     }
@@ -135,6 +145,11 @@ impl Model {
             stopping: false,
             lost: None,
             lease: self.config.leased.then(LeaseView::default),
+            replicas: self.config.replicated.then(|| ReplicaView {
+                generation: Some(1),
+                complete: true,
+                holders: Vec::new(),
+            }),
             checkpoint: None,
         }
     }

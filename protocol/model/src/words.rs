@@ -24,6 +24,8 @@ pub fn effect(effect: &Effect) -> String {
         Effect::Thaw { epoch } => format!("sends thaw, epoch {epoch}"),
         Effect::LetGo { epoch } => format!("lets go, epoch {epoch}"),
         Effect::Renew { epoch } => format!("sends a renewal, epoch {epoch}"),
+        Effect::SealReplicas { epoch } => format!("seals the replicas, epoch {epoch}"),
+        Effect::Replicate { epoch } => format!("tells the owner its holders, epoch {epoch}"),
         Effect::HandOn { epoch } => format!("sends hand-on, epoch {epoch}"),
         Effect::Route(pod) => format!("routes to pod {}", pod.uid),
         Effect::ReadLive(side) => format!("reads the {side:?} live"),
@@ -101,6 +103,8 @@ fn transition(transition: &Transition) -> String {
         Transition::Abort { reason } => format!("Aborted: {reason:?}"),
         Transition::Fence => "Fencing".to_owned(),
         Transition::Unfence => "Leased again".to_owned(),
+        Transition::Replicate { holders } => format!("{} holders", holders.len()),
+        Transition::Replicated => "the holders have everything".to_owned(),
         Transition::End { result } => format!("Ended: {result:?}"),
     }
 }

@@ -6,10 +6,12 @@
 mod aborted;
 mod committed;
 mod prepared;
+mod replicas;
 mod steady;
 mod tenure;
 mod view;
 
+pub use replicas::{HolderSeen, ReplicasSeen, replication};
 pub use tenure::renewal;
 pub use view::{Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View};
 
@@ -64,6 +66,18 @@ pub enum Effect {
         state: StateId,
         /// Why.
         reason: ImportReason,
+        /// The holder that has it as a replica; the source, where there is none.
+        replica: Option<PodUid>,
+    },
+    /// Have the holders that the ledger names refuse everything below this epoch, and say what they have.
+    SealReplicas {
+        /// Epoch of the recovery.
+        epoch: Epoch,
+    },
+    /// Tell the owner of the set of holders that is in the ledger; see [`replication`].
+    Replicate {
+        /// The epoch that it serves at.
+        epoch: Epoch,
     },
     /// Command the target to serve.
     Activate {
@@ -115,11 +129,15 @@ impl Effect {
             Self::Write(Transition::Abort { .. }) => "abort",
             Self::Write(Transition::Fence) => "fence",
             Self::Write(Transition::Unfence) => "unfence",
+            Self::Write(Transition::Replicate { .. }) => "choose-replicas",
+            Self::Write(Transition::Replicated) => "settle-replicas",
             Self::Write(Transition::End { .. }) => "end",
             Self::CreatePod { .. } => "create-pod",
             Self::Trial { .. } => "trial",
             Self::Freeze { .. } => "freeze",
             Self::Import { .. } => "import",
+            Self::SealReplicas { .. } => "seal-replicas",
+            Self::Replicate { .. } => "replicate",
             Self::Activate { .. } => "activate",
             Self::Thaw { .. } => "thaw",
             Self::HandOn { .. } => "hand-on",
@@ -152,6 +170,8 @@ pub enum Waiting {
     Trying,
     /// The source is freezing.
     Freezing,
+    /// Holders of replicas do not answer, and may have what the others have not.
+    Replicas,
     /// The target is importing.
     Importing,
     /// The target is being activated.

@@ -1,5 +1,6 @@
 //! A move is prepared: everything up to the commit can still be undone.
 
+use super::replicas::{self, Recovery};
 use super::{Decision, Effect, PodView, Side, View, Waiting, tenure};
 use crate::fence::Role;
 use crate::id::StateId;
@@ -63,6 +64,11 @@ pub(super) fn next(view: &View, migration: &Migration) -> Decision {
     if !view.target.can_take_over() {
         return Decision::wait(Waiting::TargetWorker);
     }
+    if migration.kind == Kind::Recover
+        && let Some(decision) = recover(view, migration, &source)
+    {
+        return decision;
+    }
     match source {
         Source::None => commit(view, migration, target, None),
         Source::Serving(report) if freezing(report, migration) => Decision::wait(Waiting::Freezing),
@@ -81,6 +87,7 @@ pub(super) fn next(view: &View, migration: &Migration) -> Decision {
                     Kind::Recover => ImportReason::Crash,
                     Kind::Start | Kind::HotSwap | Kind::ColdSwap => ImportReason::Handover,
                 },
+                replica: None,
             },
             Waiting::Importing,
         ),
@@ -89,6 +96,37 @@ pub(super) fn next(view: &View, migration: &Migration) -> Decision {
         // A recovery whose sealed source is lost as well: nothing is left to be had. Every other lost or astray
         // source has been a reason to abort above.
         Source::Lost | Source::Astray => commit(view, migration, target, None),
+    }
+}
+
+/// A recovery takes the newest of the sealed source and the replicas. They are sealed only when nobody else may acknowledge
+/// any more: an owner that comes back before that goes on with them.
+fn recover(view: &View, migration: &Migration, source: &Source<'_>) -> Option<Decision> {
+    let sealed = match source {
+        Source::Sealed(Some(_)) => view.source.report().and_then(|report| match report.role {
+            Role::Frozen { epoch, .. } | Role::Forwarding { epoch, .. } => Some(epoch),
+            Role::Standby | Role::Delivered { .. } | Role::Active { .. } | Role::Retired { .. } => None,
+        }),
+        Source::None | Source::Lost | Source::Astray | Source::Sealed(None) => None,
+        Source::Serving(_) | Source::Silent => return None,
+    };
+    if !view.ledger.replicas.holders().is_empty() && !tenure::replaceable(view) {
+        return Some(Decision::wait(Waiting::LeaseEnd));
+    }
+    let epoch = migration.epoch;
+    match replicas::recovery(view, sealed) {
+        Recovery::None => None,
+        Recovery::Ask => Some(Decision::act(Effect::SealReplicas { epoch }, Waiting::Replicas)),
+        Recovery::Wait => Some(Decision::wait(Waiting::Replicas)),
+        Recovery::From(pod, state) => Some(Decision::act(
+            Effect::Import {
+                epoch,
+                state: state.clone(),
+                reason: ImportReason::Crash,
+                replica: Some(pod.clone()),
+            },
+            Waiting::Importing,
+        )),
     }
 }
 
@@ -133,10 +171,17 @@ fn commit_if_delivered(view: &View, migration: &Migration, source: &Source<'_>) 
     if *epoch != migration.epoch || view.target.dead {
         return None;
     }
+    let recovers = migration.kind == Kind::Recover;
+    // What may be missing is said by who asked the holders; another leader has to ask them again.
+    if recovers && matches!(replicas::recovery(view, None), Recovery::Ask) {
+        return Some(Decision::act(Effect::SealReplicas { epoch: migration.epoch }, Waiting::Replicas));
+    }
     let same = match source {
-        Source::Sealed(sealed) => *sealed == Some(state),
+        // A recovery imports what was the newest that was to be had.
+        Source::Sealed(sealed) => *sealed == Some(state) || recovers,
         Source::Lost => enforced(Rule::CommitWithoutSource),
-        Source::None | Source::Serving(_) | Source::Silent | Source::Astray => false,
+        Source::None | Source::Astray => recovers,
+        Source::Serving(_) | Source::Silent => false,
     };
     same.then(|| commit(view, migration, target, Some(state)))
 }
@@ -148,7 +193,8 @@ fn commit(view: &View, migration: &Migration, target: &Report, state: Option<&St
     if migration.kind == Kind::Recover && !tenure::replaceable(view) {
         return Decision::wait(Waiting::LeaseEnd);
     }
-    let recovered = migration.kind == Kind::Recover && enforced(Rule::ReportedLoss);
+    let vouched = replicas::vouched(view, state);
+    let recovered = migration.kind == Kind::Recover && enforced(Rule::ReportedLoss) && !vouched;
     let lost = recovered.then(|| Lost { from: View::first_unknown(state.map(|state| state.seq)) });
     Decision::act(
         Effect::Write(Transition::Commit {
@@ -161,6 +207,7 @@ fn commit(view: &View, migration: &Migration, target: &Report, state: Option<&St
             state: state.cloned(),
             lost,
             leased: target.lease.is_some(),
+            replicated: target.replicas.is_some(),
         }),
         Waiting::Activating,
     )

@@ -1,5 +1,6 @@
 //! What the operator sees of one process when it decides.
 
+use super::replicas::ReplicasSeen;
 use crate::fence::Role;
 use crate::id::{PodUid, Seq};
 use crate::ledger::{AbortReason, Kind, Ledger};
@@ -36,6 +37,8 @@ pub struct View {
     pub leading: bool,
     /// The hub's limits.
     pub limits: Limits,
+    /// The replicas.
+    pub replicas: ReplicasSeen,
 }
 
 /// What is known of the owner beside its sides in a move: a recovery has it on neither.

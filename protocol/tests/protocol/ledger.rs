@@ -17,6 +17,7 @@ fn commit(born: u64) -> Transition {
         state: Some(state(7)),
         lost: Some(Lost { from: 8 }),
         leased: false,
+        replicated: false,
     }
 }
 

@@ -7,5 +7,6 @@ mod fence_orders;
 mod ledger;
 mod parts;
 mod prepared;
+mod replicas;
 mod steady;
 mod tenure;

@@ -2,10 +2,12 @@
 
 use processhub_protocol::fence::{Clock, Floor, Record, Role, Step};
 use processhub_protocol::handover::{
-    Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, SidecarView, Standing, View, next,
+    Effect, Handover, Incarnation, Intent, Limits, Pod, PodView, ReplicasSeen, SidecarView, Standing, View,
+    next,
 };
 use processhub_protocol::id::{BootId, Digest, Epoch, PodUid, ProcessUid, RecordId, StateId};
 use processhub_protocol::ledger::{Kind, Ledger, Migration, Owner, Phase, PodRef, Tenure, pod_name};
+use processhub_protocol::replica::Replicas;
 use processhub_protocol::wire::{
     Activate, Addressee, Busy, Challenge, CommandKind, Failure, FailureKind, Forward, Freeze, Grant, Import,
     ImportReason, LetGo, Peer, Report, StartInfo, Thaw, VERSION, WorkerState, WorkerView,
@@ -90,6 +92,7 @@ pub fn import(born: u64, epoch: u64, seq: u64, source: u64) -> Import {
         epoch: Epoch(epoch),
         state: state(seq),
         from: peer(source),
+        replica: false,
         timeout_milliseconds: 30_000,
         reason: ImportReason::Handover,
         code_change: None,
@@ -149,6 +152,7 @@ pub fn report(record: &Record) -> Report {
         lost: None,
         checkpoint: None,
         lease: None,
+        replicas: None,
     }
 }
 
@@ -238,7 +242,7 @@ pub fn migration(kind: Kind, epoch: u64, source: Option<u64>, phase: Phase) -> M
 }
 
 pub fn ledger(epoch: u64, owner: Option<Owner>, migration: Option<Migration>) -> Ledger {
-    Ledger { epoch: Epoch(epoch), owner, migration }
+    Ledger { epoch: Epoch(epoch), owner, migration, replicas: Replicas::default() }
 }
 
 /// A leader that sees the two, wants nothing of its own, and for which time has not passed.
@@ -266,6 +270,7 @@ pub fn view(ledger: Ledger, source: Incarnation, target: Incarnation) -> View {
         lingering: false,
         leading: true,
         limits: Limits { handover: Handover::IfCapable, state_ttl: 30_000, freeze: 12_000, retention: 5_000 },
+        replicas: ReplicasSeen::default(),
     }
 }
 

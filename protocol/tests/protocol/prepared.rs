@@ -35,6 +35,7 @@ fn commit(seq: Option<u64>, lost: Option<u64>) -> Effect {
         state: seq.map(state),
         lost,
         leased: false,
+        replicated: false,
     })
 }
 
@@ -43,7 +44,7 @@ fn create(gated: bool) -> Effect {
 }
 
 fn import(seq: u64, reason: ImportReason) -> Effect {
-    Effect::Import { epoch: Epoch(5), state: state(seq), reason }
+    Effect::Import { epoch: Epoch(5), state: state(seq), reason, replica: None }
 }
 
 #[test]

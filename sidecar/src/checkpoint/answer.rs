@@ -109,7 +109,7 @@ impl Sidecar {
             }
         }
         self.note_exposure().await;
-        Ok(())
+        self.holders_know_of_exposure().await
     }
 
     /// A connection is passed through to the worker on which nobody here knows what an answer is.

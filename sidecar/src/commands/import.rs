@@ -12,6 +12,7 @@ use super::Outcome;
 use crate::checkpoint::Exposure;
 use crate::fence::{CommitError, Foreign, Stored};
 use crate::keeper::Kept;
+use crate::peer::{Place, Remote};
 use crate::sidecar::{Seen, Sidecar};
 use crate::worker::{Given, WorkerError};
 
@@ -75,8 +76,9 @@ impl Sidecar {
     /// The state onto disk and, unless gated, into the worker; the start of the worker that has it.
     async fn take(&self, command: &Import, time: Duration) -> Result<Option<String>, Failed> {
         let begin = Instant::now();
-        let pulled = self.peers.pull(&command.from, command.epoch, &command.state, &self.keeper);
-        let written = pulled.await.map_err(Failed::import)?;
+        let place = if command.replica { Place::Replica(&command.to.process) } else { Place::Sealed };
+        let remote = Remote { from: &command.from, epoch: command.epoch, state: &command.state, place };
+        let written = self.peers.pull(remote, self.keeper.record()).await.map_err(Failed::import)?;
         let kept = self.keeper.find(&command.state).map_err(Failed::import)?;
         if self.gated() {
             written.synced().await.map_err(Failed::import)?;

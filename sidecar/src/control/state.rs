@@ -1,4 +1,4 @@
-//! The sealed state for a target sidecar.
+//! A state for another sidecar: the sealed one, the checkpoint that is offered, a replica that is held.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use http::{StatusCode, header};
 use http_body::{Frame, SizeHint};
 use processhub_protocol::contract::PartName;
-use processhub_protocol::id::Epoch;
+use processhub_protocol::id::{Digest, Epoch, ProcessUid};
 use processhub_protocol::wire::{Refusal, RefusalCode};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -32,10 +32,14 @@ pub(super) struct Asked {
     /// First byte; a multiple of the chunk's length.
     #[serde(default)]
     offset: u64,
+    /// Digest of the checkpoint that is asked for, where it is one.
+    checkpoint: Option<Digest>,
+    /// The process whose replica is asked for, where it is one.
+    process: Option<ProcessUid>,
 }
 
 pub(super) async fn manifest(State(sidecar): Sidecars, Query(asked): Query<Asked>) -> Response {
-    match sealed(&sidecar, asked.epoch).await {
+    match find(&sidecar, &asked).await {
         Ok(kept) => Json(kept.manifest()).into_response(),
         Err(refused) => refusal(&refused),
     }
@@ -55,7 +59,7 @@ pub(super) async fn part(
     if !asked.offset.is_multiple_of(CHUNK as u64) {
         return refuse(RefusalCode::BadRequest, format!("`offset` is not a multiple of {CHUNK}"));
     }
-    let kept = match sealed(&sidecar, asked.epoch).await {
+    let kept = match find(&sidecar, &asked).await {
         Ok(kept) => kept,
         Err(refused) => return refusal(&refused),
     };
@@ -66,6 +70,14 @@ pub(super) async fn part(
     let left = bytes.saturating_sub(asked.offset);
     let body = Body::new(Chunks { chunks: stream(kept, name, asked.offset), left });
     (StatusCode::OK, [(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+}
+
+async fn find(sidecar: &Sidecar, asked: &Asked) -> Result<Kept, Refusal> {
+    match (&asked.process, &asked.checkpoint) {
+        (Some(process), _) => sidecar.replica(process, asked.epoch).await,
+        (None, Some(digest)) => sidecar.offered(asked.epoch, digest),
+        (None, None) => sealed(sidecar, asked.epoch).await,
+    }
 }
 
 /// Only a sealed state, and not for a move that is older than the seal.

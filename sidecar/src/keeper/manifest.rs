@@ -1,7 +1,8 @@
 //! What a state consists of; also what a target sidecar is told first.
 
 use processhub_protocol::contract::{MAX_PARTS, MAX_TEXT, PartName, PartSize};
-use processhub_protocol::id::{Digest, Epoch, Seq, StateId};
+use processhub_protocol::id::{Digest, Seq, StateId};
+use processhub_protocol::replica::Mark;
 use serde::{Deserialize, Serialize};
 
 /// Length of the pieces that have a checksum of their own, in bytes.
@@ -20,17 +21,6 @@ pub struct Manifest {
     /// Which checkpoint it is; absent for a state that was captured for a move or came with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Mark>,
-}
-
-/// The place of a checkpoint among those of its pod: the newest one of the present epoch is what a worker that crashes is
-/// given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Mark {
-    /// The epoch that its worker served at.
-    pub epoch: Epoch,
-    /// Counts up within the epoch.
-    pub number: u64,
 }
 
 /// One part of a state.

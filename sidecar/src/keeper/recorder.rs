@@ -10,8 +10,8 @@ use processhub_protocol::id::{Seq, StateId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart, Mark};
-use super::{Keeper, reader};
+use super::manifest::{CHUNK, Hasher, Manifest, ManifestPart};
+use super::{Keeper, Mark, reader};
 
 /// Pieces that may wait for the disk, beside the one that is being written: each may be a whole chunk.
 const QUEUE: usize = 1;

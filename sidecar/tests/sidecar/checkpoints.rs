@@ -20,7 +20,7 @@ pub const SOON: Duration = Duration::from_millis(20);
 
 fn pod(class: Option<CheckpointClass>, period: Duration, worker: &Live) -> Pod {
     let mut pod = Pod::new("a", 1);
-    pod.config.checkpoint = Checkpoint { class, period };
+    pod.config.checkpoint = Checkpoint { class, period, ..Checkpoint::default() };
     pod.start_sidecar();
     worker.start(&pod);
     pod
@@ -129,7 +129,7 @@ async fn nobody_waits_for_a_state_that_died_with_the_worker() {
     let operator = Operator::new();
     let worker = Live::counting();
     let mut pod = Pod::new("a", 1);
-    pod.config.checkpoint = Checkpoint { class: Some(CheckpointClass::Sync), period: NEVER };
+    pod.config.checkpoint = Checkpoint { class: Some(CheckpointClass::Sync), period: NEVER, replicas: 0 };
     // No deadline helps.
     pod.config.hold.time = NEVER;
     pod.start_sidecar();
@@ -271,7 +271,7 @@ async fn a_move_does_not_wait_for_a_checkpoint() {
     let operator = Operator::new();
     let worker = Live { slow: Duration::from_secs(5), ..Live::counting() };
     let mut source = Pod::new("a", 1);
-    source.config.checkpoint = Checkpoint { class: Some(CheckpointClass::Async), period: SOON };
+    source.config.checkpoint = Checkpoint { class: Some(CheckpointClass::Async), period: SOON, replicas: 0 };
     source.start_sidecar();
     worker.start(&source);
     operator.start(&source, 1).await;

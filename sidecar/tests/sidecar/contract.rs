@@ -127,6 +127,7 @@ async fn an_import_has_an_end() {
         epoch: processhub_protocol::id::Epoch(2),
         state,
         from: source.peer(),
+        replica: false,
         timeout_milliseconds: 200,
         reason: processhub_protocol::wire::ImportReason::Handover,
         code_change: None,

@@ -75,7 +75,7 @@ async fn under_fire(operator: &Operator, pod: &Pod, kills: usize) -> (Told, Vec<
 
 fn idle(class: CheckpointClass, period: Duration) -> Pod {
     let mut pod = Pod::new("a", 1);
-    pod.config.checkpoint = Checkpoint { class: Some(class), period };
+    pod.config.checkpoint = Checkpoint { class: Some(class), period, replicas: 0 };
     pod.start_sidecar();
     pod
 }

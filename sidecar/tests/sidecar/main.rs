@@ -9,6 +9,7 @@ mod leases;
 mod moves;
 mod peer;
 mod process;
+mod replicas;
 mod restarts;
 mod support;
 mod tcp;

@@ -14,7 +14,7 @@ use processhub_sidecar::auth::Credentials;
 use processhub_sidecar::client::Client;
 use processhub_sidecar::keeper::{CHUNK, Keeper, Manifest};
 use processhub_sidecar::net::Tcp;
-use processhub_sidecar::peer::{PeerError, Peers};
+use processhub_sidecar::peer::{PeerError, Peers, Place, Remote};
 
 use crate::support::{KEY, Pod};
 
@@ -97,7 +97,8 @@ async fn pull(acts: Vec<Act>) -> (Result<bool, PeerError>, Vec<usize>) {
     let keeper = Keeper::open(here.path()).unwrap();
     let peers = Peers::new(Client::new(Arc::new(Tcp)), Credentials::from_hex(KEY).unwrap());
     let from = Peer::of_this_hub("source".into(), address.ip().to_string(), address.port());
-    let pulled = peers.pull(&from, Epoch(2), &state, &keeper).await;
+    let remote = Remote { from: &from, epoch: Epoch(2), state: &state, place: Place::Sealed };
+    let pulled = peers.pull(remote, keeper.record()).await;
     let whole = pulled.map(|written| written.manifest == source.manifest && keeper.find(&state).is_ok());
     server.abort();
     let offsets = source.offsets.lock().unwrap().clone();

@@ -74,6 +74,7 @@ async fn a_copy_is_tried_while_the_source_serves_and_leaves_nothing_behind() {
         epoch: Epoch(2),
         state: state.clone(),
         from: source.peer(),
+        replica: false,
         timeout_milliseconds: 20_000,
         reason: ImportReason::Handover,
         code_change: Some(change()),

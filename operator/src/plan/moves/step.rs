@@ -244,6 +244,7 @@ pub(in crate::plan) fn is_stuck(hub: &Hub, facts: &ProcessFacts) -> bool {
             | Waiting::Activating
             | Waiting::TargetReady
             | Waiting::LeaseEnd
+            | Waiting::Replicas
             | Waiting::Retention
             | Waiting::Thawing => false,
         }

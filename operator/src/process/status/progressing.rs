@@ -42,6 +42,14 @@ fn progress(seen: &Observation, waiting: Waiting) -> (bool, ProcessReason, Strin
         Waiting::Trying => {
             (true, R::WaitingForTarget, so("the new code is offered a copy of the state; the source serves."))
         }
+        Waiting::Replicas => (
+            true,
+            R::HandingOver,
+            so(
+                "holders of replicas do not answer that may have the newest state; it goes on without them when half of \
+                migration.deadlineSeconds is over, or their Nodes are deleted.",
+            ),
+        ),
         Waiting::Freezing | Waiting::Importing => (true, R::HandingOver, so("the state is handed over.")),
         Waiting::Activating => (true, R::Activating, so("committed; the target becomes active.")),
         Waiting::TargetReady | Waiting::Retention => (

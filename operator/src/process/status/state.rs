@@ -40,6 +40,10 @@ pub(super) fn durable(seen: &Observation) -> Option<Wanted> {
         return Some(wanted(false, ProcessReason::StateLost, &words));
     }
     match seen.owner_report()?.worker.can_hand_over? {
+        true if seen.owner_report()?.replicas.is_some() => {
+            let (holds, reason, words) = kept_elsewhere(seen)?;
+            Some(wanted(holds, reason, &words))
+        }
         true => {
             let (reason, words) = kept_against_a_crash(seen)?;
             Some(wanted(false, reason, &words))
@@ -70,6 +74,39 @@ pub(super) fn upgraded(seen: &Observation) -> Option<Wanted> {
     }
     let message = format!("runs {runs}; the hub has {}", present.label());
     Some(wanted(false, ProcessReason::UpgradePending, &message))
+}
+
+/// Whether other nodes have the state, and what the loss of the owner's takes; unknown while the owner was not told who is
+/// to have it.
+fn kept_elsewhere(seen: &Observation) -> Option<(bool, ProcessReason, String)> {
+    let report = seen.owner_report()?;
+    let (view, ledger) = (report.replicas.as_ref()?, &seen.ledger.replicas);
+    let holders = ledger.in_force().filter(|_| view.generation == Some(ledger.generation))?;
+    let (reason, words) = kept_against_a_crash(seen)?;
+    if reason == ProcessReason::NotCheckpointed {
+        return Some((false, reason, words));
+    }
+    if holders.is_empty() {
+        return Some((false, reason, format!("{words}; no other node can hold a replica")));
+    }
+    let who: Vec<String> = holders.iter().map(|pod| format!("{} on {}", pod.name, pod.node)).collect();
+    let who = who.join(", ");
+    if !view.complete {
+        let words = format!("the newest checkpoint is on its way to {who}");
+        return Some((false, ProcessReason::Replicating, words));
+    }
+    let period = seen.hub.spec.checkpoint.period_milliseconds;
+    let takes = match report.checkpoint?.class {
+        Some(wire::CheckpointClass::Sync) => "takes nothing that was answered (Sync)".to_owned(),
+        Some(wire::CheckpointClass::Async | wire::CheckpointClass::None) => {
+            format!("takes what changed since the newest checkpoint, one every {period} ms (Async)")
+        }
+        None => format!(
+            "takes nothing that was answered with ProcessHub-Seq, and of the rest what changed since the newest \
+             checkpoint, one every {period} ms"
+        ),
+    };
+    Some((true, ProcessReason::Replicated, format!("{who} hold it too; the loss of a node {takes}")))
 }
 
 /// What a crash of the owner's worker would take along; unknown while the worker does not say what it can.

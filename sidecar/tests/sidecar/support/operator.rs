@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use processhub_protocol::fence::Role;
 use processhub_protocol::id::{Epoch, StateId};
+use processhub_protocol::replica::{Replicate, Seal, Sealed};
 use processhub_protocol::wire::{
     Activate, Freeze, Grant, Import, ImportReason, Refusal, Renew, Report, StartInfo, TOKEN_HEADER, Thaw,
     WorkerState, path,
@@ -95,6 +96,28 @@ impl Operator {
         self.command(pod, path::RENEW, &renew).await
     }
 
+    /// Tells an owner who holds its replicas.
+    pub async fn replicate(&self, pod: &Pod, epoch: u64, generation: u64, holders: &[&Pod]) -> Answer {
+        let command = Replicate {
+            to: pod.addressee(),
+            epoch: Epoch(epoch),
+            grant: self.grant(pod).await,
+            generation,
+            holders: holders.iter().map(|holder| holder.peer()).collect(),
+        };
+        self.command(pod, path::REPLICATE, &command).await
+    }
+
+    /// Has a holder refuse everything below `epoch` of the process of `owner`.
+    pub async fn seal_replica(&self, holder: &Pod, owner: &Pod, epoch: u64) -> Result<Sealed, Refusal> {
+        let seal = Seal { process: owner.config.process.clone(), epoch: Epoch(epoch) };
+        let body = serde_json::to_vec(&seal).unwrap();
+        let answer =
+            self.ask(holder.config.control, Method::POST, path::SEAL, self.token(holder), body.into());
+        let (status, body) = answer.await.unwrap();
+        if status.is_success() { Ok(parse(&body)) } else { Err(parse(&body)) }
+    }
+
     pub fn freeze_command(&self, pod: &Pod, epoch: u64) -> Freeze {
         Freeze {
             to: pod.addressee(),
@@ -124,6 +147,7 @@ impl Operator {
             epoch: Epoch(epoch),
             state: state.clone(),
             from: source.peer(),
+            replica: false,
             timeout_milliseconds: 20_000,
             reason: ImportReason::Handover,
             code_change: None,
