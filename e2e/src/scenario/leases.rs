@@ -128,7 +128,9 @@ struct Cut {
 /// Cuts the node off under load of its own, waits until it is taken over, and puts the cable back.
 async fn cut_off(trial: &Trial<'_>, joined: &str, there: &[(String, Owner)]) -> Result<Cut> {
     let site = trial.site();
-    let mut island = RemoteLoad::start(site.load_command_on(joined, "island")?)?;
+    let mut on_node = site.load_command_on(joined, "island")?;
+    on_node.args(["--patience-milliseconds", "3000"]);
+    let mut island = RemoteLoad::start(on_node)?;
     island.add(there.iter().map(target).collect::<Result<_>>()?).await?;
     let mut outside = impatient(trial, there).await?;
     let heard = island.operations();
