@@ -1,6 +1,6 @@
 //! What happens to the hub, one thing after another.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
@@ -47,6 +47,8 @@ pub(super) enum Chapter {
     Transfer,
     /// A node loses its power
     KillNode,
+    /// A node is cut off, runs on, and comes back
+    CutNode,
 }
 
 /// What may be done to the cluster.
@@ -56,6 +58,8 @@ pub(super) struct Leave {
     pub(super) kind: SiteKind,
     /// Whether the operators were installed for it.
     pub(super) owns_operators: bool,
+    /// Whether a node that is lost is taken over from without anybody saying that it is.
+    pub(super) by_lease: bool,
 }
 
 /// What happens where, and what does not, with the reason.
@@ -74,6 +78,7 @@ impl Plan {
                 // Elsewhere a drain shows it.
                 Chapter::Evict => leave.kind.owns_nodes(),
                 Chapter::KillNode => !kill_node,
+                Chapter::CutNode => !leave.by_lease,
                 _ => false,
             };
             match chapter.forbidden(leave) {
@@ -101,9 +106,13 @@ impl Plan {
 }
 
 /// What the demonstration's hub needs beyond the usual, so that everything can happen to it: nothing that was answered may be
-/// missing after a crash, and its code has a name.
-pub(super) fn hub(options: HubOptions) -> HubOptions {
-    let spec = json!({"checkpoint": {"class": "Sync"}, "upgrade": {"maxConcurrent": 6}});
+/// missing after a crash, nor after the loss of a node where that is taken over from `by_lease`, and its code has a name.
+pub(super) fn hub(options: HubOptions, by_lease: bool) -> HubOptions {
+    let mut spec = json!({"checkpoint": {"class": "Sync"}, "upgrade": {"maxConcurrent": 6}});
+    if by_lease {
+        spec["failover"] = json!("OnLease");
+        spec["checkpoint"]["replicas"] = json!(1);
+    }
     options.spec(spec).code(VSN[0], VSN[1])
 }
 
@@ -124,12 +133,19 @@ impl Chapter {
             Self::KillWorkers | Self::KillSidecars => {
                 (!owns_nodes).then_some("the processes of the pods are out of reach")
             }
+            Self::CutNode if !leave.by_lease => {
+                Some("without --failover OnLease nobody is taken over from it")
+            }
+            Self::CutNode => {
+                (leave.kind != SiteKind::Local).then_some("the nodes have no cables of their own")
+            }
             Self::Count | Self::Evict | Self::DeletePod | Self::ChangeCode | Self::Transfer => None,
         }
     }
 
     /// Lets it happen, and waits until the hub has settled again; the processes that it took the state from by force.
-    pub(super) async fn run(self, number: usize, site: &Site, trial: &Trial<'_>) -> Result<Vec<String>> {
+    pub(super) async fn run(self, number: usize, by_lease: bool, trial: &Trial<'_>) -> Result<Vec<String>> {
+        let site = trial.site();
         let title = |title: String| println!("\n{number}. {title}");
         let mut robbed = Vec::new();
         match self {
@@ -184,7 +200,24 @@ impl Chapter {
             }
             Self::Transfer => {
                 title(format!("A process goes to hub {OTHER}"));
-                transfer(trial).await?;
+                transfer(trial, by_lease).await?;
+            }
+            Self::KillNode if by_lease => {
+                let node = trial.owner_node("cart-0").await?;
+                title(format!("{node} loses its power, and nobody says so"));
+                site.lose(&node).await?;
+                taken_over(trial, &node).await?;
+                Api::<Node>::all(site.client()).delete(&node, &DeleteParams::default()).await?;
+            }
+            Self::CutNode => {
+                let node = trial.owner_node("cart-0").await?;
+                title(format!("{node} is cut off, and runs on"));
+                site.plug(&node, false).await?;
+                taken_over(trial, &node).await?;
+                site.plug(&node, true).await?;
+                site.node_ready(&node).await?;
+                println!("   {node} is back");
+                trial.balanced().await?;
             }
             Self::KillNode => {
                 let node = trial.owner_node("cart-0").await?;
@@ -254,15 +287,25 @@ async fn change_code(trial: &Trial<'_>) -> Result<()> {
 }
 
 /// The last replica: its hub does with one less.
-async fn transfer(trial: &Trial<'_>) -> Result<()> {
+async fn transfer(trial: &Trial<'_>, by_lease: bool) -> Result<()> {
     let last = trial.hubs().get(trial.hub()).await?.spec.replicas.saturating_sub(1);
     let process = format!("{}-{last}", trial.hub());
-    trial.create_hub(&hub(HubOptions::of(OTHER, 0))).await?;
+    trial.create_hub(&hub(HubOptions::of(OTHER, 0), by_lease)).await?;
     trial.transfer(&process, OTHER).await?;
     trial.change(json!({"replicas": last})).await?;
     trial.held_by(&process, OTHER).await?;
     println!("   {process} is of hub {OTHER}, with its state and its address");
     Ok(())
+}
+
+/// Waits until all that the node owned is owned elsewhere, with all that was acknowledged.
+async fn taken_over(trial: &Trial<'_>, node: &str) -> Result<()> {
+    let began = Instant::now();
+    let there = trial.owners_on(node).await?.len();
+    trial.evacuated(node).await?;
+    trial.settled().await?;
+    println!("   {there} processes were taken over after {:.1} s", began.elapsed().as_secs_f64());
+    trial.under_load(200).await
 }
 
 async fn kill_node(site: &Site, trial: &Trial<'_>, node: &str) -> Result<()> {
@@ -284,18 +327,18 @@ mod tests {
     use super::*;
 
     fn own() -> Leave {
-        Leave { kind: SiteKind::Embedded, owns_operators: true }
+        Leave { kind: SiteKind::Embedded, owns_operators: true, by_lease: false }
     }
 
     fn installed() -> Leave {
-        Leave { kind: SiteKind::Kubeconfig, owns_operators: true }
+        Leave { kind: SiteKind::Kubeconfig, owns_operators: true, by_lease: false }
     }
 
     #[test]
     fn on_a_cluster_that_exists_its_nodes_and_its_operator_are_left_alone() {
         let whole = Plan::of(own(), true);
-        let but_evict: Vec<_> =
-            Chapter::value_variants().iter().copied().filter(|it| *it != Chapter::Evict).collect();
+        let usual = |chapter: &Chapter| !matches!(chapter, Chapter::Evict | Chapter::CutNode);
+        let but_evict: Vec<_> = Chapter::value_variants().iter().copied().filter(usual).collect();
         assert_eq!((whole.chapters, whole.left_out), (but_evict, Vec::new()));
         assert!(!Plan::of(own(), false).chapters.contains(&Chapter::KillNode));
         use Chapter::{ChangeCode, Count, DeletePod, Evict, KillOperator, Transfer};
@@ -304,6 +347,17 @@ mod tests {
         let found = Plan::of(Leave { owns_operators: false, ..installed() }, false);
         assert_eq!(found.chapters, [Count, Evict, DeletePod, ChangeCode, Transfer]);
         assert_eq!((on_installed.left_out.len(), found.left_out.len()), (4, 5));
+    }
+
+    #[test]
+    fn a_node_with_a_cable_is_cut_off_where_it_is_taken_over_from() {
+        let local = Leave { kind: SiteKind::Local, by_lease: true, ..own() };
+        assert_eq!(Plan::of(local, false).chapters.last(), Some(&Chapter::CutNode));
+        assert!(!Plan::of(Leave { by_lease: false, ..local }, false).chapters.contains(&Chapter::CutNode));
+        let embedded = Plan::of(Leave { by_lease: true, ..own() }, false);
+        assert_eq!(embedded.left_out, ["cut-node: the nodes have no cables of their own"]);
+        let refused = Plan::only(&[Chapter::CutNode], own()).unwrap_err().to_string();
+        assert!(refused.contains("--failover OnLease"), "{refused}");
     }
 
     #[test]

@@ -41,6 +41,10 @@ pub struct Options {
     /// Also let a node lose its power; what is lost with it has a line of its own
     #[arg(long)]
     kill_node: bool,
+    /// When a node that is lost is taken over from; with OnLease nothing is lost with it, and one is also cut off (--cluster
+    /// local)
+    #[arg(long, value_enum, default_value = "on-proof")]
+    failover: Takeover,
     /// Nothing but these chapters
     #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "kill_node")]
     only: Vec<Chapter>,
@@ -49,6 +53,17 @@ pub struct Options {
     summary: Option<PathBuf>,
     #[command(flatten)]
     images: Images,
+}
+
+/// When a node that is lost is taken over from.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Takeover {
+    /// When somebody says that it is gone
+    #[value(alias = "OnProof")]
+    OnProof,
+    /// When its leases have ended; each state is with another node as well
+    #[value(alias = "OnLease")]
+    OnLease,
 }
 
 /// Runs it, until its end or Ctrl-C; either way everything that it started is ended.
@@ -83,7 +98,8 @@ async fn tell(site: &Site, options: &Options) -> Result<Summary> {
         let fit = site.fit_nodes().await?.len();
         ensure!(fit >= 2, "a move takes two nodes; of this cluster's {fit} are Ready and take any pod");
     }
-    let leave = Leave { kind: site.kind(), owns_operators: site.owns_operators() };
+    let by_lease = options.failover == Takeover::OnLease;
+    let leave = Leave { kind: site.kind(), owns_operators: site.owns_operators(), by_lease };
     let plan = if options.only.is_empty() {
         Plan::of(leave, options.kill_node)
     } else {
@@ -94,10 +110,10 @@ async fn tell(site: &Site, options: &Options) -> Result<Summary> {
     println!("creating a hub of {} counters", options.processes);
     let hub =
         HubOptions { replicas: options.processes, state_size: options.state_size, ..HubOptions::default() };
-    let trial = Trial::begin(site, NAMESPACE, chapter::hub(hub), Some(tell)).await?;
+    let trial = Trial::begin(site, NAMESPACE, chapter::hub(hub, by_lease), Some(tell)).await?;
     let mut robbed = Vec::new();
     for (index, chapter) in plan.chapters.iter().enumerate() {
-        robbed.extend(chapter.run(index + 1, site, &trial).await?);
+        robbed.extend(chapter.run(index + 1, by_lease, &trial).await?);
         sleep(Duration::from_secs(options.seconds)).await;
     }
     for left_out in &plan.left_out {

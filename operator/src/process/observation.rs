@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use processhub_crds::vocabulary::annotation;
 use processhub_crds::{HubProcess, HubProcessStatus, ProcessHub};
@@ -29,6 +29,8 @@ use crate::{revision, transfer};
 
 /// How much sooner than it has to be a lease is renewed, in milliseconds: a look that comes a little early is not wasted.
 const EARLY: u64 = 500;
+/// An owner that was not heard for so long has missed a renewal and what was tried since.
+const SILENCE: SignedDuration = SignedDuration::from_millis((lease::RENEWAL + lease::RENEWAL / 2) as i64);
 /// What the way of a command may cost beside the worker's own time-outs, in milliseconds.
 const WAY_MILLISECONDS: u64 = 1000;
 
@@ -281,8 +283,15 @@ impl Observation {
                 .map_or(SidecarView::Unreachable, |report| SidecarView::Report(Box::new(report.clone()))),
             dead: uid.is_some_and(|uid| self.dead.contains_key(uid)),
             lapsed: self.lapsed.owner,
-            replaceable: self.assignment.as_ref().is_some_and(|assignment| assignment.take_over),
+            replaceable: self.assignment.as_ref().is_some_and(|assignment| assignment.take_over)
+                && self.missed(),
         }
+    }
+
+    /// Whether the owner's silence is more than a look that failed. Fencing sooner would save no time: the end of its lease
+    /// counts from when it was last heard.
+    fn missed(&self) -> bool {
+        self.heard.is_none_or(|at| self.now.duration_since(at) >= SILENCE)
     }
 
     /// Whether the owner is as good as dead: fenced, silent, and without a lease.

@@ -1,7 +1,7 @@
 use processhub_crds::MigrationTrigger;
 use processhub_protocol::handover::{Effect, Waiting, next};
 use processhub_protocol::id::Epoch;
-use processhub_protocol::ledger::{Transition, pod_name};
+use processhub_protocol::ledger::{Tenure, Transition, pod_name};
 
 use super::*;
 use crate::assignments::{Assignment, Go};
@@ -75,6 +75,20 @@ fn go(epoch: u64) -> Assignment {
         hub: "cart".into(),
     };
     Assignment { go: Some(go), ..Assignment::default() }
+}
+
+#[test]
+fn an_owner_is_fenced_for_a_missed_renewal_and_not_for_one_look_that_failed() {
+    let mut seen = seen(&started(), 100);
+    seen.ledger.owner.as_mut().unwrap().tenure = Tenure::Leased;
+    seen.assignment = Some(Assignment { take_over: true, ..Assignment::default() });
+    let fences = |seen: &Observation| seen.decide().effects == [Effect::Write(Transition::Fence)];
+    for (last, expected) in [(Some(98), false), (Some(96), true), (None, true)] {
+        seen.heard = last.map(|second| Timestamp::from_second(second).unwrap());
+        assert_eq!(fences(&seen), expected, "last heard {last:?}");
+    }
+    seen.assignment = Some(Assignment::default());
+    assert!(!fences(&seen), "without a quorum");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use processhub_crds::vocabulary::{LossReason, ProcessCondition, ProcessReason, S
 use processhub_crds::{CheckpointStatus, MayMiss};
 use processhub_protocol::fence::Role;
 use processhub_protocol::handover::Waiting;
-use processhub_protocol::ledger::Kind;
+use processhub_protocol::ledger::{Kind, Tenure};
 
 use super::observation::Observation;
 use progressing::progressing;
@@ -170,6 +170,12 @@ fn unreachable(seen: &Observation, who: &str, uid: &str) -> String {
     let heard = seen.heard.map_or("not heard of by this operator".to_owned(), |at| {
         format!("last heard {}", at.strftime("%H:%M:%SZ"))
     });
+    if seen.ledger.owner.as_ref().is_some_and(|owner| owner.tenure != Tenure::Unbounded) {
+        return format!(
+            "{who} does not answer ({heard}). It is taken over when its lease has ended, or goes on if it answers before; \
+             nothing is taken over while the hub says QuorumLost"
+        );
+    }
     format!(
         "{who} does not answer ({heard}) and may still serve. It is taken over once it is proven dead: its node comes \
          back, or the Node is deleted, or it gets the taint node.kubernetes.io/out-of-service. If you know that it is \
