@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
+use processhub_crds::{HubProcess, Tenure};
 use serde_json::json;
 
 use super::Finding;
@@ -35,6 +36,14 @@ enum Cause {
     ByHand,
     /// A pod of an epoch that is over.
     Orphan,
+    /// Owners serve by lease.
+    Lease,
+    /// An owner that serves by lease does not answer, and then does.
+    ShortSilence,
+    /// An owner that serves by lease does not answer until it was taken over.
+    LongSilence,
+    /// A hub whose states are with other nodes as well is created.
+    NewReplicas,
 }
 
 /// Every effect that an operator has, as `processhub-operator failpoints` lists them, and what brings it about.
@@ -65,6 +74,13 @@ const EFFECTS: &[(&str, Cause)] = &[
     ("update-process", Cause::Listed),
     ("adopt-process", Cause::ByHand),
     ("delete-orphan", Cause::Orphan),
+    ("renew", Cause::Lease),
+    ("fence", Cause::ShortSilence),
+    ("unfence", Cause::ShortSilence),
+    ("seal-replicas", Cause::LongSilence),
+    ("choose-replicas", Cause::NewReplicas),
+    ("replicate", Cause::NewReplicas),
+    ("settle-replicas", Cause::NewReplicas),
 ];
 
 /// Those that are tried on the local cluster as well, where everything takes longer.
@@ -95,7 +111,7 @@ pub(super) async fn the_answer_of_each_effect_is_lost(site: &Site) -> Result<Fin
     at_each(site, "lost").await
 }
 
-/// Two hubs under load, one of whose workers takes states; an operator that is armed with one failpoint after the other.
+/// Hubs under load: of the usual kind, with workers that take no state, cold, and by lease; an operator that is armed with one failpoint after the other.
 async fn at_each(site: &Site, when: &str) -> Result<Finding> {
     let name = format!("fp-{when}");
     let listed = json!({"processes": [{"name": format!("{name}-listed"), "config": {"round": 0}}]});
@@ -106,6 +122,15 @@ async fn at_each(site: &Site, when: &str) -> Result<Finding> {
     let cold =
         HubOptions::of(&format!("{name}-cold"), 1).spec(json!({"migration": {"strategy": "ColdSwap"}}));
     round.trial.create_hub(&cold).await?;
+    round.trial.create_hub(&replicated(&format!("{name}-lease"), 3)).await?;
+    for ordinal in 0..3 {
+        let process = format!("{name}-lease-{ordinal}");
+        round.trial.process_settled(&process).await?;
+        round.trial.says(&process, "StateDurable", "Replicated").await?;
+    }
+    // A holder that moves for the balance while its owner is recovered takes the replica along (docs/protocol.md).
+    let paused = Patch::Merge(json!({"metadata": {"annotations": {"processhub.io/paused": "true"}}}));
+    round.trial.hubs().patch(&format!("{name}-lease"), &PatchParams::default(), &paused).await?;
     round.trial.process_settled(&format!("{name}-no-0")).await?;
     round.trial.process_settled(&format!("{name}-cold-0")).await?;
     round.trial.follow().await?;
@@ -118,6 +143,17 @@ async fn at_each(site: &Site, when: &str) -> Result<Finding> {
     let verdict = round.trial.finish().await?;
     verdict.check()?;
     Ok(format!("{passed} effects; {}", verdict.line()))
+}
+
+/// A hub that survives the loss of a node by itself.
+fn replicated(name: &str, replicas: u32) -> HubOptions {
+    HubOptions::of(name, replicas)
+        .spec(json!({"failover": "OnLease", "checkpoint": {"class": "Sync", "replicas": 1}}))
+}
+
+fn is_fenced(process: &HubProcess) -> bool {
+    let owner = process.status.as_ref().and_then(|status| status.owner.as_ref());
+    owner.is_some_and(|owner| owner.tenure == Some(Tenure::Fencing))
 }
 
 struct Round<'a> {
@@ -195,6 +231,48 @@ impl Round<'_> {
                 site.signal(namespace, &pod, "processhub-sidecar", Signal::CONT).await?;
                 told?;
                 self.trial.process_settled(&process).await
+            }
+            Cause::Lease => {
+                fires.await?;
+                self.trial.process_settled(&format!("{}-lease-0", self.name)).await
+            }
+            Cause::ShortSilence | Cause::LongSilence => {
+                let process = format!("{}-lease-0", self.name);
+                self.trial.process_settled(&process).await?;
+                self.trial.says(&process, "StateDurable", "Replicated").await?;
+                let owner = self.trial.owner(&process).await?;
+                let namespace = self.trial.namespace();
+                site.signal(namespace, &owner.pod, "processhub-sidecar", Signal::STOP).await?;
+                // What comes of its answering can only come then.
+                let (during, after) =
+                    if failpoint.starts_with("unfence") { (None, Some(fires)) } else { (Some(fires), None) };
+                let silent = async {
+                    if let Some(fires) = during {
+                        fires.await?;
+                    }
+                    if cause == Cause::LongSilence {
+                        self.trial.owned_by_another_pod(&process, &owner.uid).await
+                    } else {
+                        self.trial.becomes(&process, "being fenced", is_fenced).await
+                    }
+                };
+                let silent = silent.await;
+                site.signal(namespace, &owner.pod, "processhub-sidecar", Signal::CONT).await?;
+                silent?;
+                if let Some(fires) = after {
+                    fires.await?;
+                }
+                self.trial.process_settled(&process).await
+            }
+            Cause::NewReplicas => {
+                let hub = format!("{}-r{}", self.name, self.number);
+                self.trial.create_hub(&replicated(&hub, 2)).await?;
+                fires.await?;
+                for ordinal in 0..2 {
+                    self.trial.says(&format!("{hub}-{ordinal}"), "StateDurable", "Replicated").await?;
+                }
+                self.trial.hubs().delete(&hub, &DeleteParams::default()).await?;
+                Ok(())
             }
             Cause::NewHub => {
                 let hub = format!("{}-key", self.name);
