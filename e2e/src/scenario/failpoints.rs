@@ -128,7 +128,8 @@ async fn at_each(site: &Site, when: &str) -> Result<Finding> {
         round.trial.process_settled(&process).await?;
         round.trial.says(&process, "StateDurable", "Replicated").await?;
     }
-    // A holder that moves for the balance while its owner is recovered takes the replica along (docs/protocol.md).
+    // A holder that moves while its owner is recovered takes the replica along (docs/protocol.md), and an operator that
+    // has just begun to lead has not seen yet that an owner is silent.
     let paused = Patch::Merge(json!({"metadata": {"annotations": {"processhub.io/paused": "true"}}}));
     round.trial.hubs().patch(&format!("{name}-lease"), &PatchParams::default(), &paused).await?;
     round.trial.process_settled(&format!("{name}-no-0")).await?;

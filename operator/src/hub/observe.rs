@@ -174,6 +174,7 @@ fn wants(hub: &ProcessHub, verdict: &Verdict) -> plan::Hub {
         debounce: spec.cluster_event_debounce_milliseconds,
         upgrade: upgrade(hub, verdict),
         on_lease: spec.failover == Failover::OnLease,
+        replicated: spec.checkpoint.replicas > 0,
         partition: spec.partition_tolerance.clone(),
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn hub(replicas: u32, listed: &[&str]) -> Hub {
         debounce: 500,
         upgrade: Upgrade::default(),
         on_lease: false,
+        replicated: false,
         partition: PartitionTolerance::default(),
     }
 }

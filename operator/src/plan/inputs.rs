@@ -66,6 +66,8 @@ pub struct Hub {
     pub upgrade: Upgrade,
     /// Whether owners serve by lease, and are taken over when they do not answer.
     pub on_lease: bool,
+    /// Whether pods hold replicas of one another's processes.
+    pub replicated: bool,
     /// How many members must be reached for that.
     pub partition: PartitionTolerance,
 }

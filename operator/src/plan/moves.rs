@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::debounce::Steadiness;
 use super::homes::Homes;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Process};
 use super::limits::Limits;
 use super::membership::Fitness;
 use super::quorum::Quorum;
@@ -61,6 +61,7 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
     let mut result = Moves::default();
     let mut candidates = Vec::new();
     let quorum = inputs.hub.on_lease && quorum.holds();
+    let recovering = inputs.hub.replicated && inputs.processes.values().any(is_lost);
     let mut limits = Limits::new(inputs.hub.max_concurrent, inputs.hub.max_concurrent_per_node);
     for ((name, process), home) in inputs.processes.iter().zip(&homes.of) {
         let Some(facts) = &process.facts else { continue };
@@ -70,7 +71,7 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
         if inputs.hub.deleting {
             continue;
         }
-        let step = Step { inputs, fitness, steadiness, rollout, process, facts, name, home };
+        let step = Step { inputs, fitness, steadiness, rollout, process, facts, name, home, recovering };
         let mut assignment = match (process.moving(), &facts.moving) {
             (Some(moving), _) => step.under_way(moving, &mut candidates, &mut result),
             // What the hub that it comes from makes of it is not this one's to judge.
@@ -89,6 +90,18 @@ pub fn moves(inputs: &Inputs, found: &Found<'_>, rollout: &Rollout<'_>) -> Moves
     candidates.sort_by_key(|candidate: &Candidate<'_>| (candidate.rank, candidate.name));
     permit(candidates, &mut limits, rollout.slots, &mut result);
     result
+}
+
+/// Whether its owner may have to be recovered, from replicas that other processes' pods hold.
+fn is_lost(process: &Process) -> bool {
+    process.facts.as_ref().is_some_and(|facts| match facts.owner {
+        OwnerState::Unreachable | OwnerState::Dead => true,
+        OwnerState::None
+        | OwnerState::Serving
+        | OwnerState::NotServing
+        | OwnerState::Crashed { .. }
+        | OwnerState::Leaving { .. } => false,
+    })
 }
 
 #[cfg(test)]

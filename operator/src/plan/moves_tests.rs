@@ -271,6 +271,18 @@ fn the_recovery_of_an_owner_that_is_being_fenced_goes_to_another_node() {
 }
 
 #[test]
+fn nothing_is_rebalanced_that_may_hold_what_another_is_recovered_from() {
+    let mut inputs = unbalanced();
+    let mover = mover(&inputs);
+    let other = if mover == "cart-0" { "cart-1" } else { "cart-0" };
+    inputs.facts(other).owner = OwnerState::Unreachable;
+    assert!(go_of(&plan(&inputs).0, &mover).is_some(), "without replicas nothing is held by it");
+    inputs.hub.replicated = true;
+    let plan = plan(&inputs).0;
+    assert_eq!((go_of(&plan, &mover), held(&plan, &mover)), (None, ProcessReason::Deferred));
+}
+
+#[test]
 fn a_target_that_died_after_the_commit_is_recovered_elsewhere() {
     let mut inputs = inputs(1, &["n1", "n3"]);
     inputs.serving("cart-0", "n2").moving = Some(moving("n1", "n2", MovingPhase::Committed));

@@ -42,6 +42,9 @@ impl Step<'_> {
             return None;
         }
         let message = match self.steadiness {
+            Steadiness::Steady if self.recovering => {
+                "waits until no owner is lost: its pod may hold what that one is recovered from".to_owned()
+            }
             Steadiness::Steady => return None,
             Steadiness::Debouncing { .. } => "waits until joins and leaves of nodes have settled".to_owned(),
             Steadiness::TooManyLost { have, had, .. } => {

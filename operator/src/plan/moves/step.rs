@@ -29,6 +29,8 @@ pub(super) struct Step<'a> {
     pub(super) facts: &'a ProcessFacts,
     pub(super) name: &'a str,
     pub(super) home: &'a Home<'a>,
+    /// Whether an owner may have to be recovered from what other pods of the hub hold.
+    pub(super) recovering: bool,
 }
 
 impl<'a> Step<'a> {
