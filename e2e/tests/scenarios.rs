@@ -20,7 +20,7 @@ const BESIDE: usize = 2;
 /// How often a scenario is tried in all.
 const TRIES: usize = 3;
 /// Nothing takes so long; whoever does hangs.
-const BOUND: Duration = Duration::from_secs(300);
+const BOUND: Duration = Duration::from_secs(450);
 
 /// A cluster that the first scenario starts and the last one leaves to the end of the process.
 struct Ground {
