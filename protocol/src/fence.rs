@@ -321,10 +321,7 @@ impl Record {
     /// A refusal: wrong addressee, stale grant, wrong record, or a role other than Active at this epoch.
     pub fn judge_renew(&self, command: &Renew, clock: &Clock) -> Judged<()> {
         self.judge_addressee(&command.to)?;
-        match self.role {
-            Role::Active { epoch, .. } if epoch == command.epoch => self.judge_grant(&command.grant, clock),
-            _ => Err(self.wrong_role(CommandKind::Renew, "Active at that epoch")),
-        }
+        self.judge_serving(CommandKind::Renew, command.epoch, &command.grant, clock)
     }
 
     /// Judges the operator's word of who holds the replicas: only who serves at that very epoch has any.
@@ -333,9 +330,14 @@ impl Record {
     /// A refusal: wrong addressee, stale grant, wrong record, or a role other than Active at this epoch.
     pub fn judge_replicate(&self, command: &Replicate, clock: &Clock) -> Judged<()> {
         self.judge_addressee(&command.to)?;
+        self.judge_serving(CommandKind::Replicate, command.epoch, &command.grant, clock)
+    }
+
+    /// Judges a grant that is for who serves at that very epoch, beside any other command.
+    fn judge_serving(&self, command: CommandKind, at: Epoch, grant: &Grant, clock: &Clock) -> Judged<()> {
         match self.role {
-            Role::Active { epoch, .. } if epoch == command.epoch => self.judge_grant(&command.grant, clock),
-            _ => Err(self.wrong_role(CommandKind::Replicate, "Active at that epoch")),
+            Role::Active { epoch, .. } if epoch == at => self.judge_grant(grant, clock),
+            _ => Err(self.wrong_role(command, "Active at that epoch")),
         }
     }
 

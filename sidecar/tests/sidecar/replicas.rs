@@ -59,6 +59,18 @@ fn seq(sealed: &Sealed) -> Option<u64> {
     sealed.newest.as_ref().map(|(_, state)| state.seq)
 }
 
+/// An owner that was told three words, and who holds its replica.
+async fn three_told() -> (Operator, Pod, Pod) {
+    let operator = Operator::new();
+    let (pod, holder) = (sync(), holder("holder"));
+    operator.start(&pod, 1).await;
+    operator.replicate(&pod, 1, 1, &[&holder]).await.unwrap();
+    for word in ["one", "two", "three"] {
+        assert_eq!(tell(&operator, &pod, word).await, 200);
+    }
+    (operator, pod, holder)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_sync_an_answer_waits_until_its_state_is_with_every_holder() {
     let operator = Operator::new();
@@ -105,13 +117,7 @@ async fn an_answer_waits_for_a_holder_that_is_gone_until_another_set_is_in_force
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_starts_anew_has_what_it_had_and_refuses_what_it_refused() {
-    let operator = Operator::new();
-    let (pod, holder) = (sync(), holder("holder"));
-    operator.start(&pod, 1).await;
-    operator.replicate(&pod, 1, 1, &[&holder]).await.unwrap();
-    for word in ["one", "two", "three"] {
-        assert_eq!(tell(&operator, &pod, word).await, 200);
-    }
+    let (operator, pod, holder) = three_told().await;
     let restart = || {
         holder.kill_sidecar();
         holder.start_sidecar();
@@ -131,13 +137,7 @@ async fn a_holder_that_starts_anew_has_what_it_had_and_refuses_what_it_refused()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_comes_back_from_a_holder_when_the_owner_is_lost() {
-    let operator = Operator::new();
-    let (pod, holder) = (sync(), holder("holder"));
-    operator.start(&pod, 1).await;
-    operator.replicate(&pod, 1, 1, &[&holder]).await.unwrap();
-    for word in ["one", "two", "three"] {
-        assert_eq!(tell(&operator, &pod, word).await, 200);
-    }
+    let (operator, pod, holder) = three_told().await;
     drop(pod);
     let worker = Live::counting();
     let target = wanting("target", 2, Some(CheckpointClass::Sync), &worker);
