@@ -27,6 +27,7 @@ pub(crate) mod tenure;
 mod tidy;
 pub mod wish;
 pub mod words;
+pub(crate) mod write;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,7 @@ use super::incarnation::PodFacts;
 use super::memory::Memory;
 use super::observation::Observation;
 use super::wish::Settled;
-use super::{Done, apply, facts, pace, record, status, tell, wish};
+use super::{Done, apply, facts, pace, record, status, tell, wish, write};
 use crate::call::{self, CallError};
 use crate::context::Context;
 use crate::failpoint::Point;
@@ -56,7 +56,7 @@ pub(super) async fn without_hub(
     let status = object.status.get_or_insert_default();
     let now = k8s_openapi::jiff::Timestamp::now();
     if conditions::set(&mut status.conditions, wanted.observed(generation), now) {
-        let write = apply::replace_status(context, &object);
+        let write = write::replace_status(context, &object);
         match context.failpoints.pass(Point::WriteConditions, write).await {
             Ok(written) => memory.wrote(&written),
             // Somebody else wrote; the watch wakes us with it.
@@ -178,7 +178,7 @@ pub(super) async fn show_loss(
     if !seen.leading || !status::note_crash(&mut wanted) {
         return Ok(());
     }
-    let write = apply::replace_status(context, &wanted.object);
+    let write = write::replace_status(context, &wanted.object);
     let written = context.failpoints.pass(Point::WriteConditions, write).await?;
     memory.wrote(&written);
     tell_loss(context, seen, &written);
@@ -211,7 +211,7 @@ async fn write_conditions(
     if !left.is_zero() {
         return Ok(left);
     }
-    let write = apply::replace_status(context, &wanted.object);
+    let write = write::replace_status(context, &wanted.object);
     match context.failpoints.pass(Point::WriteConditions, write).await {
         Ok(written) => {
             memory.stale_since = None;
